@@ -1,0 +1,85 @@
+"""Bounds lb <= x <= ub in the manner of Coleman and Li: pure functions of vectors.
+
+The first-order condition of the bounded problem is v(x, g) * g = 0 with
+
+    v_i = ub_i - x_i   if g_i < 0 and ub_i is finite
+    v_i = x_i - lb_i   if g_i > 0 and lb_i is finite
+    v_i = 1            otherwise
+
+(Branch, Coleman and Li 1999, SIAM J. Sci. Comput. 21, 1-23, eq. 2.2; v >= 0 here).
+A parameter with lb_i == ub_i is fixed.
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ._types import Flag, Scalar, Vector
+
+
+class Bounds(eqx.Module):
+    """Lower and upper bound of every parameter, infinite where there is none."""
+
+    lower: Vector
+    upper: Vector
+
+    @property
+    def fixed(self) -> Bool[Array, " n"]:
+        return self.lower == self.upper
+
+    def contain(self, x: Vector) -> Flag:
+        return jnp.all((x >= self.lower) & (x <= self.upper))
+
+    def coleman_li(self, x: Vector, g: Vector) -> tuple[Vector, Vector]:
+        """The vector v and its derivative dv_i/dx_i, which is -1, 0 or 1."""
+        to_upper = (g < 0) & jnp.isfinite(self.upper)
+        to_lower = (g > 0) & jnp.isfinite(self.lower)
+        v = jnp.where(
+            to_upper, self.upper - x, jnp.where(to_lower, x - self.lower, 1.0)
+        )
+        dv = to_lower.astype(x.dtype) - to_upper.astype(x.dtype)
+        return v, dv
+
+    def stride(self, x: Vector, s: Vector) -> tuple[Scalar, Bool[Array, " n"]]:
+        """Largest t with x + t s inside the bounds, and the bounds met there."""
+        room = jnp.where(s > 0, self.upper - x, self.lower - x)
+        strides = jnp.where(s == 0, jnp.inf, room / jnp.where(s == 0, 1, s))
+        stride = jnp.min(strides)
+        return stride, (strides == stride) & (s != 0)
+
+    def interior(self, x: Vector, rstep: float = 0.0) -> Vector:
+        """x moved to a distance of at least `rstep` (relative) from every bound.
+
+        With `rstep=0` the distance is a unit of rounding, never a denormal number: XLA
+        flushes those to zero, which would leave x on the bound and freeze it there. The
+        distance never exceeds a thousandth of ub - lb, so that a narrow box keeps its
+        shape. Fixed parameters stay where they are.
+        """
+        info = jnp.finfo(x.dtype)
+        eps, tiny = float(info.eps), float(info.tiny)
+        width = self.upper - self.lower
+
+        def gap(bound):
+            size = jnp.where(jnp.isfinite(bound), jnp.abs(bound), 0.0)
+            relative = rstep * jnp.maximum(size, 1.0) if rstep else eps * size
+            return jnp.minimum(jnp.maximum(relative, tiny / eps), 1e-3 * width)
+
+        inside = jnp.clip(x, self.lower + gap(self.lower), self.upper - gap(self.upper))
+        return jnp.where(self.fixed, self.lower, inside)
+
+    def active(self, x: Vector, size: Vector) -> Int[Array, " n"]:
+        """-1 where the lower bound is active at x, 1 where the upper one is, else 0.
+
+        Iterates stay strictly inside, so a bound counts as active within eps^0.4
+        of the larger of |bound| and `size`, the natural length of the parameter.
+        """
+        rtol = float(jnp.finfo(x.dtype).eps) ** 0.4
+
+        def near(distance, other, bound):
+            reach = rtol * jnp.maximum(size, jnp.abs(bound))
+            return jnp.isfinite(bound) & (distance <= reach) & (distance <= other)
+
+        below, above = x - self.lower, self.upper - x
+        at_lower = near(below, above, self.lower)
+        at_upper = near(above, below, self.upper)
+        return jnp.where(at_lower, -1, jnp.where(at_upper, 1, 0))

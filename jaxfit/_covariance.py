@@ -1,0 +1,52 @@
+"""The covariance (J'J)^-1 of a linearisation, aware of its rank.
+
+J is scaled to unit columns first, and a direction whose singular value is then below
+rounding is one that the data do not determine. The parameters it moves get an infinite
+variance; the others keep the one they would have with those held fixed.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from ._linearise import Dense
+from ._types import Matrix, Vector
+
+
+def covariance(lin: Dense, fixed: Vector | None) -> Matrix:
+    """(J'J)^-1, with 0 for fixed parameters (they are known exactly).
+
+    Rows and columns of undetermined parameters are NaN but for an infinite variance.
+    The derivative is that of the inverse, -C d(J'J) C.
+    """
+    norms = lin.column_norms
+    d = 1 / jnp.where(norms == 0, 1, norms)
+    c = None
+    if fixed is not None:
+        d, c = jnp.where(fixed, 0, d), fixed.astype(d.dtype)
+    model = lin.spectral(d, c)
+    null = model.eigvals == 0
+    basis = model.basis * d[:, None]
+    scaled = basis * jnp.where(null, 0, 1 / jnp.where(null, 1, model.eigvals))
+    known = _inverse(lin.gram, jax.lax.stop_gradient(scaled @ basis.T))
+    # A parameter's share in a null direction is a number between 0 and 1; rounding
+    # leaves eps times the condition of the rest, so sqrt(eps) tells 0 from not 0.
+    share = jnp.sum(jnp.where(null, model.basis**2, 0), axis=1)
+    lost = share > jnp.sqrt(jnp.finfo(d.dtype).eps)
+    if fixed is not None:
+        lost &= ~fixed
+    either = lost[:, None] | lost
+    unknown = jnp.where(jnp.eye(d.size, dtype=bool), jnp.inf, jnp.nan)
+    return jnp.where(either, unknown, known)
+
+
+@jax.custom_jvp
+def _inverse(gram, inverse):
+    del gram
+    return inverse
+
+
+@_inverse.defjvp
+def _inverse_jvp(primals, tangents):
+    gram, inverse = primals
+    out = _inverse(gram, inverse)
+    return out, -out @ tangents[0] @ out

@@ -1,0 +1,115 @@
+"""The derivative of a fit, by the implicit function theorem.
+
+A solution x satisfies F(x, theta) = v(x, g) * g = 0, with g the gradient of the cost and
+v the Coleman-Li vector, for all data theta: residual's closure, args, weights, loss scale
+and bounds. Therefore
+
+    dx = -(dF/dx)^-1 dF/dtheta dtheta,      dF/dx = diag(v) H + diag(dv g)
+
+In the hat variables of `_trf` the matrix is symmetric and, at a minimum, positive
+semidefinite: S = diag(d) H diag(d) + diag(c). An active bound makes its row
+(ub - x) or (x - lb) times g, so x follows the bound; a fixed parameter follows it
+by definition. Directions in which S has no curvature get derivative 0, and so
+does a fit that failed (`status` < 0): defined, and harmless to its neighbours.
+
+The number of passes over the data does not depend on how many steps the fit took, and
+the rule is itself differentiable, so second derivatives work.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ._bounds import Bounds
+from ._linearise import conjugate_gradients
+from ._objective import Objective
+from ._subproblem import Spectral
+from ._trf import TRF, State
+from ._types import Vector
+
+
+@eqx.filter_custom_jvp
+def minimise(
+    objective: Objective, bounds: Bounds | None, x: Vector, solver: TRF
+) -> State:
+    """The final state of the fit; `state.x` has the derivative described above."""
+    return solver.minimise(objective.cost, objective.linearise, x, bounds)
+
+
+@minimise.def_jvp
+def _minimise_jvp(primals, tangents):
+    objective, bounds, start, solver = primals
+    t_objective, t_bounds, _, _ = tangents
+    state = minimise(objective, bounds, start, solver)
+    x, ok = state.x, state.status >= 0
+    # Masked on the way in as well: reverse mode runs backwards, and there this keeps the
+    # NaN of a failed fit out of the cotangents that it shares with its neighbours.
+    t_objective, t_bounds = jax.tree.map(
+        lambda t: jnp.where(ok, t, jnp.zeros_like(t)), (t_objective, t_bounds)
+    )
+    t_x = _solution_tangent(objective, t_objective, bounds, t_bounds, x, solver)
+    nothing = jax.tree.map(lambda _: None, state)
+    t_state = eqx.tree_at(
+        lambda s: s.x, nothing, jnp.where(ok, t_x, 0), is_leaf=lambda t: t is None
+    )
+    return state, t_state
+
+
+def _solution_tangent(
+    objective: Objective,
+    t_objective,
+    bounds: Bounds | None,
+    t_bounds,
+    x: Vector,
+    solver: TRF,
+) -> Vector:
+    def gradient(x, objective):
+        return jax.grad(lambda x: objective.cost(x))(x)
+
+    lin = objective.linearise(x)
+    g = gradient(x, objective)
+    norms = jax.lax.stop_gradient(lin.column_norms)
+    scale = 1 / jnp.where(norms > 0, norms, 1)
+    d, c = scale, jnp.zeros_like(x)
+    t_fixed = t_push = jnp.zeros_like(x)
+    if bounds is not None:
+        v, dv = bounds.coleman_li(x, g)
+        fixed, towards = bounds.fixed, (dv != 0) & ~bounds.fixed
+        d = jnp.sqrt(jnp.where(towards, v * scale, scale**2))
+        d = jnp.where(fixed, 0, d)
+        c = jnp.where(fixed, 1, jnp.where(towards, scale * g * dv, 0))
+        if t_bounds is not None:
+            zero = jnp.zeros_like(x)
+            t_lower = zero if t_bounds.lower is None else t_bounds.lower
+            t_upper = zero if t_bounds.upper is None else t_bounds.upper
+            t_fixed = jnp.where(fixed, t_lower, 0)
+            # v = ub - x or x - lb moves with its bound.
+            t_v = -dv * jnp.where(dv > 0, t_lower, t_upper)
+            t_push = jnp.where(towards, scale * g * t_v / jnp.where(d > 0, d, 1), 0)
+    _, t_g = eqx.filter_jvp(gradient, (x, objective), (t_fixed, t_objective))
+    rhs = d * t_g + t_push
+
+    if solver.derivative == "gauss_newton":
+        curvature = lin.product
+    else:
+        _, curvature = jax.linearize(lambda x: gradient(x, objective), x)
+
+    def product(u):
+        return d * curvature(d * u) + c * u
+
+    if objective.form == "matrix_free":
+        matvec = product
+
+        def solve(matvec, b):
+            return conjugate_gradients(matvec, b, solver.cg_steps)
+    else:
+        s = jax.vmap(product)(jnp.eye(x.size, dtype=x.dtype))
+
+        def matvec(u):
+            return s @ u
+
+        def solve(_, b):
+            return Spectral.of_matrix(0.5 * (s + s.T), b).solve()
+
+    u = jax.lax.custom_linear_solve(matvec, -rhs, solve, symmetric=True)
+    return d * u + t_fixed

@@ -1,0 +1,215 @@
+"""What the data say at a point: cost, gradient and the Gauss-Newton matrix J'J.
+
+A linearisation is the sufficient statistic of the residual r and its Jacobian J at x,
+in n-space, in one of three forms:
+
+    Triangle     R with R'R = [J r]'[J r], from a QR factorisation: no squaring
+    Gram         A = J'J, from sums of products: cheapest, condition number squared
+    MatrixFree   s -> J'J s, for problems whose J must not be formed
+
+Statistics of data add: `a + b` is the linearisation of the union of two sets of rows.
+
+`subproblem(d, c)` gives the trust-region model in the hat variables x = d x_h, whose
+matrix is B = diag(d) J'J diag(d) + diag(c) and whose gradient is d g.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ._small import triangle
+from ._subproblem import Cholesky, Spectral, Subproblem, Subspace
+from ._types import Flag, Matrix, Scalar, Vector
+
+
+class Linearisation(Protocol):
+    """What the loop asks of a form."""
+
+    @property
+    def cost(self) -> Scalar: ...
+
+    @property
+    def grad(self) -> Vector: ...
+
+    @property
+    def column_norms(self) -> Vector:
+        """|J_i|, the natural scale of parameter i."""
+        ...
+
+    def product(self, s: Vector) -> Vector:
+        """J'J s."""
+        ...
+
+    def subproblem(self, d: Vector, c: Vector | None) -> Subproblem:
+        """The model in hat space; `c` is None where there are no bounds."""
+        ...
+
+
+class Dense(Linearisation, Protocol):
+    """A form that holds all of J'J, so that it has an inverse."""
+
+    @property
+    def gram(self) -> Matrix: ...
+
+    def spectral(self, d: Vector, c: Vector | None) -> Spectral:
+        """The eigenvalues of the hat matrix, 0 where the data determine nothing."""
+        ...
+
+
+def is_finite(lin: "Linearisation") -> Flag:
+    """Whether cost, gradient and column norms are all finite numbers."""
+    finite = jnp.isfinite(lin.cost) & jnp.all(jnp.isfinite(lin.grad))
+    return finite & jnp.all(jnp.isfinite(lin.column_norms))
+
+
+class Triangle(eqx.Module):
+    """The triangle of [J r]: `root` is R of J = Q R and `z` is Q'r."""
+
+    cost: Scalar
+    root: Matrix
+    z: Vector
+    cut: float = eqx.field(static=True)  # relative singular value that counts as zero
+
+    @classmethod
+    def of_rows(
+        cls, cost: Scalar, r: Float[Array, " m"], jt: Float[Array, "n m"]
+    ) -> "Triangle":
+        return cls._of_columns(cost, jnp.concatenate([jt, r[None]]), max(jt.shape))
+
+    @classmethod
+    def _of_columns(cls, cost, columns, size) -> "Triangle":
+        r = triangle(columns)
+        cut = size * float(jnp.finfo(r.dtype).eps)
+        return cls(cost, r[:-1, :-1], r[:-1, -1], cut)
+
+    def __add__(self, other: "Triangle") -> "Triangle":
+        def rows(lin):
+            # Q'r has one more component, of norm^2 2 cost - |z|^2: it affects neither
+            # the gradient nor the step, and the cost is carried apart.
+            return jnp.concatenate([lin.root.T, lin.z[None]])
+
+        columns = jnp.concatenate([rows(self), rows(other)], axis=1)
+        total = self._of_columns(self.cost + other.cost, columns, 1)
+        return Triangle(total.cost, total.root, total.z, max(self.cut, other.cut))
+
+    @property
+    def grad(self) -> Vector:
+        return self.z @ self.root
+
+    @property
+    def gram(self) -> Matrix:
+        return self.root.T @ self.root
+
+    @property
+    def column_norms(self) -> Vector:
+        return jnp.sqrt(jnp.sum(self.root**2, axis=0))
+
+    def product(self, s: Vector) -> Vector:
+        return (self.root @ s) @ self.root
+
+    def subproblem(self, d: Vector, c: Vector | None) -> Spectral:
+        return self.spectral(d, c)
+
+    def spectral(self, d: Vector, c: Vector | None) -> Spectral:
+        root = self.root * d
+        if c is not None:
+            root = jnp.concatenate([root, jnp.diag(jnp.sqrt(c))])
+        u, s, vt = jnp.linalg.svd(root, full_matrices=False)
+        kept = s > self.cut * s[0]
+        s = jnp.where(kept, s, 0)
+        return Spectral(vt.T, s * s, s * (self.z @ u[: self.z.size]))
+
+
+class Gram(eqx.Module):
+    """Sums of products: `gram` is J'J and `grad` is J'r."""
+
+    cost: Scalar
+    grad: Vector
+    gram: Matrix
+
+    @classmethod
+    def of_rows(
+        cls, cost: Scalar, r: Float[Array, " m"], jt: Float[Array, "n m"]
+    ) -> "Gram":
+        return cls(cost, jt @ r, jt @ jt.T)
+
+    def __add__(self, other: "Gram") -> "Gram":
+        return jax.tree.map(jnp.add, self, other)
+
+    @property
+    def column_norms(self) -> Vector:
+        return jnp.sqrt(jnp.diagonal(self.gram))
+
+    def product(self, s: Vector) -> Vector:
+        return self.gram @ s
+
+    def subproblem(self, d: Vector, c: Vector | None) -> Cholesky:
+        return Cholesky.of_matrix(self._hat(d, c), d * self.grad)
+
+    def spectral(self, d: Vector, c: Vector | None) -> Spectral:
+        return Spectral.of_matrix(self._hat(d, c), d * self.grad)
+
+    def _hat(self, d, c):
+        b = self.gram * d * d[:, None]
+        return b if c is None else b + jnp.diag(c)
+
+
+class MatrixFree(eqx.Module):
+    """`product(s)` is J'J s; `column_norms` may be estimates.
+
+    The subproblem is solved on the plane of the gradient and the Gauss-Newton step, the
+    latter by conjugate gradients truncated at `cg_steps` products (Branch, Coleman and
+    Li 1999, section 3). Only vectors of length n are kept.
+    """
+
+    cost: Scalar
+    grad: Vector
+    column_norms: Vector
+    product: Callable[[Vector], Vector]
+    cg_steps: int = eqx.field(static=True)
+
+    def subproblem(self, d: Vector, c: Vector | None) -> Subspace:
+        def product(s):
+            curved = d * self.product(d * s)
+            return curved if c is None else curved + c * s
+
+        g = d * self.grad
+        newton = conjugate_gradients(product, -g, self.cg_steps)
+        basis, _ = jnp.linalg.qr(jnp.stack([g, newton], axis=1))
+        b = jnp.stack([product(basis[:, 0]), product(basis[:, 1])])
+        plane = Spectral.of_matrix(b @ basis, g @ basis)
+        spectral = Spectral(basis @ plane.basis, plane.eigvals, plane.grad)
+        return Subspace(spectral, product)
+
+
+def conjugate_gradients(
+    product: Callable[[Vector], Vector], b: Vector, steps: int
+) -> Vector:
+    """Approximate solution of B p = b for positive semidefinite B.
+
+    Stops at a residual of eps^(1/2) |b|, at `steps` products, or on a direction
+    of no curvature (Nocedal and Wright 2006, algorithm 7.2, without the radius).
+    """
+    tol = jnp.sqrt(jnp.finfo(b.dtype).eps) * jnp.linalg.norm(b)
+
+    def more(state):
+        _, r, _, _, curved, count = state
+        return (jnp.linalg.norm(r) > tol) & curved & (count < steps)
+
+    def step(state):
+        p, r, s, rr, _, count = state
+        bs = product(s)
+        curvature = jnp.vdot(s, bs)
+        curved = curvature > 0
+        t = jnp.where(curved, rr / jnp.where(curved, curvature, 1), 0)
+        p, r = p + t * s, r - t * bs
+        rr_new = jnp.vdot(r, r)
+        return p, r, r + (rr_new / rr) * s, rr_new, curved, count + 1
+
+    zero = jnp.zeros((), jnp.int32)
+    start = (jnp.zeros_like(b), b, b, jnp.vdot(b, b), jnp.array(True), zero)
+    return jax.lax.while_loop(more, step, start)[0]

@@ -1,0 +1,360 @@
+"""What to fit: `Problem` (any residual) and `curve_problem` (a model of data).
+
+    minimise   1/2 C^2 sum(rho(r_i(params)^2 / C^2))   subject to   lower <= params <= upper
+
+with C = `f_scale`. Everything a user can get wrong is checked here, once, on concrete
+values; inside a trace only shapes and types are, and the values become outcomes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, ArrayLike, PyTree
+
+from ._bounds import Bounds
+from ._function import Function
+from ._loss import LOSSES, Loss
+
+
+class Problem(eqx.Module):
+    """A nonlinear least squares problem: a PyTree whose leaves are all arrays.
+
+    **Arguments:**
+
+    - `residual`: `residual(params, args)` returns a PyTree of real arrays, m numbers in
+        all. A plain function, a closure, or a Module whose array leaves are then data.
+        It must be traceable by JAX.
+    - `params`: PyTree of real arrays, n numbers in all: the starting point. Its dtype
+        is the dtype of the fit.
+    - `args`: PyTree of arrays handed to `residual`.
+    - `bounds`: None, or `(lower, upper)`; each a scalar, a prefix of `params` or a
+        PyTree like `params`. Infinite means no bound; lower == upper fixes a parameter.
+    - `loss`: "linear", "soft_l1", "huber", "cauchy", "arctan" (as in SciPy), or an
+        elementwise function rho(z) of z = (r / f_scale)^2 with rho(0) = 0, rho'(0) = 1.
+    - `f_scale`: the residual beyond which a robust loss takes it for an outlier, in
+        units of the residual.
+    - `mask`: None, or booleans in the shape of the residual: False leaves a row out.
+
+    Problems of equal structure can be stacked, `jax.tree.map(lambda *a: jnp.stack(a),
+    *problems)`, and solved by `jax.vmap(jaxfit.solve)`.
+
+    **Raises:** `TypeError` or `ValueError`, naming the argument, for anything that is
+    not as above, for bounds with lower > upper and for a start outside its bounds.
+    """
+
+    residual: Any
+    params: PyTree[Array]
+    args: PyTree
+    lower: Array | None
+    upper: Array | None
+    loss: Loss
+    mask: PyTree[Array] | None
+
+    def __init__(
+        self,
+        residual: Callable[[Any, Any], Any],
+        params: PyTree[ArrayLike],
+        args: PyTree = (),
+        *,
+        bounds: tuple[Any, Any] | None = None,
+        loss: str | Callable = "linear",
+        f_scale: ArrayLike = 1.0,
+        mask: PyTree[ArrayLike] | None = None,
+    ):
+        is_curve = isinstance(residual, Curve)
+        self.residual = residual if is_curve else Function(residual, "residual")
+        self.params = _real_tree(params, "params", inexact=True)
+        self.args = _real_tree(args, "args")
+        flat, _ = ravel_pytree(self.params)
+        if flat.size == 0:
+            raise ValueError("`params` holds no numbers: there is nothing to fit.")
+        self.lower, self.upper = _flat_bounds(bounds, self.params, flat)
+        self.loss = _loss(loss, f_scale, flat.dtype)
+        self.mask = None if mask is None else jax.tree.map(_boolean, mask)
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """The bounds as vectors in the order of `ravel_pytree(params)`, or None."""
+        if self.lower is None or self.upper is None:
+            return None
+        return Bounds(self.lower, self.upper)
+
+
+class Curve(eqx.Module):
+    """The residual of a curve fit: (model(x, params) - y) / sigma."""
+
+    model: Function
+
+    def __call__(self, params, data: "CurveData"):
+        predicted = self.model(data.x, params)
+        _same_structure(predicted, data.y, "the value of `model`", "`y`")
+
+        def difference(f, y):
+            f = jnp.asarray(f)
+            if f.shape != y.shape:
+                raise ValueError(
+                    f"`model` returned shape {f.shape} where `y` has {y.shape}: a "
+                    "model must give one prediction for each datum."
+                )
+            return f - y
+
+        return data.weigh(jax.tree.map(difference, predicted, data.y))
+
+    def jacobian(self, fn: Callable, params, data: "CurveData"):
+        """The residual's Jacobian from the model's own, `fn(x, params)`."""
+        rows = fn(data.x, params)
+        per_leaf = jax.tree.structure(data.y).flatten_up_to(rows)
+        sigma = data.sigma_leaves()
+        scaled = [
+            jax.tree.map(lambda j, s=s: j if s is None else (j.T / s.T).T, row)
+            for row, s in zip(per_leaf, sigma, strict=True)
+        ]
+        return jax.tree.unflatten(jax.tree.structure(data.y), scaled)
+
+
+class CurveData(eqx.Module):
+    """Data of a curve fit; `sigma` is None or in the structure of `y`."""
+
+    x: PyTree[Array]
+    y: PyTree[Array]
+    sigma: PyTree[Array] | None
+
+    def sigma_leaves(self) -> list:
+        leaves = jax.tree.leaves(self.y)
+        if self.sigma is None:
+            return [None] * len(leaves)
+        return jax.tree.leaves(self.sigma)
+
+    def weigh(self, difference):
+        if self.sigma is None:
+            return difference
+        return jax.tree.map(jnp.divide, difference, self.sigma)
+
+
+def curve_problem(
+    model: Callable[[Any, Any], Any],
+    x: PyTree[ArrayLike],
+    y: PyTree[ArrayLike],
+    params: PyTree[ArrayLike],
+    *,
+    sigma: PyTree[ArrayLike] | None = None,
+    mask: PyTree[ArrayLike] | None = None,
+    bounds: tuple[Any, Any] | None = None,
+    loss: str | Callable = "linear",
+    f_scale: ArrayLike = 1.0,
+) -> Problem:
+    """The problem of fitting `model(x, params)` to `y`.
+
+    **Arguments:**
+
+    - `model`: `model(x, params)` returns predictions in the structure and shapes of
+        `y`. A plain function, a closure, or a Module with array leaves.
+    - `x`: PyTree of arrays, handed to the model as it is.
+    - `y`: PyTree of real arrays, m numbers in all.
+    - `params`: PyTree of real arrays: the starting point.
+    - `sigma`: standard deviations of `y`, in its units: a scalar, a prefix of `y` or a
+        PyTree like `y`. Residuals are divided by them.
+    - `mask`: booleans, a prefix of `y` or a PyTree like it. Data where it is False
+        count for nothing, whatever they hold: NaN there harms no derivative.
+    - `bounds`, `loss`, `f_scale`: as in [`jaxfit.Problem`][].
+
+    **Returns:** a [`jaxfit.Problem`][].
+
+    **Raises:** `TypeError` or `ValueError`, naming the argument; `sigma` must be
+    positive and finite wherever `mask` is True.
+    """
+    x = _real_tree(x, "x")
+    y = _real_tree(y, "y", inexact=True)
+    if sum(leaf.size for leaf in jax.tree.leaves(y)) == 0:
+        raise ValueError("`y` is empty: there are no data to fit.")
+    if mask is not None:
+        mask = jax.tree.map(_boolean, _like(mask, y, "mask", "y"))
+    if sigma is not None:
+        sigma = _like(_real_tree(sigma, "sigma", inexact=True), y, "sigma", "y")
+        _check_sigma(sigma, mask)
+    if mask is not None:
+        x, y, sigma = _fill_masked(x, y, sigma, mask)
+    return Problem(
+        Curve(Function(model, "model")),
+        params,
+        CurveData(x, y, sigma),
+        bounds=bounds,
+        loss=loss,
+        f_scale=f_scale,
+        mask=mask,
+    )
+
+
+def _fill_masked(x, y, sigma, mask):
+    """Harmless numbers in masked rows, so that no NaN meets a derivative's zero.
+
+    y and sigma become 0 and 1. In x only what is not finite is replaced, by the first
+    unmasked row: a model may look at its neighbours, and finite x are the user's.
+    """
+    y = jax.tree.map(lambda m, v: jnp.where(m, v, 0), mask, y)
+    if sigma is not None:
+        sigma = jax.tree.map(lambda m, v: jnp.where(m, v, 1), mask, sigma)
+    first = jax.tree.leaves(mask)[0]
+
+    def fill(leaf):
+        if leaf.shape[:1] != first.shape[:1] or not jnp.issubdtype(
+            leaf.dtype, jnp.inexact
+        ):
+            return leaf
+        row_ok = first.reshape(first.shape[0], -1).any(axis=1)
+        good = leaf[jnp.argmax(row_ok)]
+        safe = jnp.where(jnp.isfinite(good), good, 0)
+        rows_bad = ~row_ok.reshape((-1,) + (1,) * (leaf.ndim - 1))
+        return jnp.where(rows_bad & ~jnp.isfinite(leaf), safe, leaf)
+
+    return jax.tree.map(fill, x), y, sigma
+
+
+def is_concrete(tree) -> bool:
+    """Whether all values can be looked at, that is, nothing is being traced."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def _real_tree(tree, name: str, inexact: bool = False):
+    """The tree with array leaves; `inexact` turns integers into floats."""
+
+    def convert(path, leaf):
+        where = name + jax.tree_util.keystr(path)
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | complex | float):
+            if not isinstance(leaf, int):
+                raise TypeError(
+                    f"`{where}` must be an array or a number, got "
+                    f"{type(leaf).__name__}: put anything else into the function."
+                )
+        array = jnp.asarray(leaf)
+        if jnp.issubdtype(array.dtype, jnp.complexfloating):
+            raise TypeError(
+                f"`{where}` must be real, got {array.dtype}: fit real and imaginary "
+                "parts as two arrays."
+            )
+        if inexact and not jnp.issubdtype(array.dtype, jnp.floating):
+            array = array.astype(jnp.result_type(float))
+        return array
+
+    return jax.tree_util.tree_map_with_path(convert, tree)
+
+
+def _boolean(leaf) -> Array:
+    leaf = jnp.asarray(leaf)
+    if leaf.dtype != jnp.bool_:
+        raise TypeError(f"`mask` must be boolean, got {leaf.dtype}.")
+    return leaf
+
+
+def _same_structure(tree, like, name: str, like_name: str) -> None:
+    got, want = jax.tree.structure(tree), jax.tree.structure(like)
+    if got != want:
+        raise ValueError(f"{name} has structure {got} but {like_name} has {want}.")
+
+
+def _like(prefix, tree, name: str, tree_name: str):
+    """`prefix` broadcast to the structure and shapes of `tree`."""
+    try:
+        full = jax.tree.broadcast(prefix, tree)
+    except ValueError as err:
+        raise ValueError(
+            f"`{name}` must be a number, a prefix of `{tree_name}` or a PyTree like "
+            f"it, got {jax.tree.structure(prefix)} for {jax.tree.structure(tree)}."
+        ) from err
+
+    def broadcast(path, leaf, like):
+        leaf, shape = jnp.asarray(leaf), jnp.shape(like)
+        if leaf.ndim > len(shape) or any(
+            a not in (1, b)
+            for a, b in zip(leaf.shape[::-1], shape[::-1], strict=False)
+        ):
+            where = jax.tree_util.keystr(path)
+            raise ValueError(
+                f"`{name}{where}` has shape {leaf.shape}, which does not fit "
+                f"`{tree_name}{where}` of shape {shape}."
+            )
+        return jnp.broadcast_to(leaf, shape)
+
+    return jax.tree_util.tree_map_with_path(broadcast, full, tree)
+
+
+def _flat_bounds(bounds, params, flat):
+    """Lower and upper bound as vectors like `flat`, checked where they are known."""
+    if bounds is None:
+        return None, None
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise ValueError(
+            f"`bounds` must be None or a pair (lower, upper), got {bounds!r}."
+        )
+    lower, upper = (
+        ravel_pytree(_like(_real_tree(side, name), params, name, "params"))[0].astype(
+            flat.dtype
+        )
+        for side, name in zip(bounds, ("bounds[0]", "bounds[1]"), strict=True)
+    )
+    if is_concrete((lower, upper)):
+        lo, hi = np.asarray(lower), np.asarray(upper)
+        _refuse(np.isnan(lo) | np.isnan(hi), params, "`bounds` is NaN")
+        _refuse(lo > hi, params, "`bounds` has lower > upper", (lo, hi))
+        _refuse((lo == hi) & np.isinf(lo), params, "`bounds` is infinite on both sides")
+        if is_concrete(flat):
+            x = np.asarray(flat)
+            _refuse(
+                (x < lo) | (x > hi), params, "`params` is outside `bounds`", (x, lo, hi)
+            )
+    return lower, upper
+
+
+def _refuse(bad, params, what: str, values=()) -> None:
+    """Raise a ValueError naming the first parameter for which `bad` holds."""
+    if not bad.any():
+        return
+    i = int(np.argmax(bad))
+    names = [
+        jax.tree_util.keystr(path) + (f"[{j}]" if np.ndim(leaf) else "")
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        for j in range(np.size(leaf))
+    ]
+    shown = ", ".join(f"{v[i]:g}" for v in values)
+    raise ValueError(f"{what} at params{names[i]}" + (f": {shown}." if shown else "."))
+
+
+def _check_sigma(sigma, mask) -> None:
+    if not is_concrete((sigma, mask)):
+        return
+    masks = [True] if mask is None else jax.tree.leaves(mask)
+    leaves = jax.tree.leaves(sigma)
+    for leaf, used in zip(leaves, masks * len(leaves) if mask is None else masks,
+                          strict=True):
+        value = np.asarray(leaf)
+        bad = ~(np.isfinite(value) & (value > 0)) & np.asarray(used)
+        if bad.any():
+            index = tuple(int(i) for i in np.argwhere(bad)[0])
+            raise ValueError(
+                f"`sigma` must be positive and finite, got {value[index]} at {index}: "
+                "mask such a datum or give it a standard deviation."
+            )
+
+
+def _loss(loss, f_scale, dtype) -> Loss:
+    if isinstance(loss, str):
+        if loss not in LOSSES:
+            raise ValueError(
+                f"`loss` must be one of {sorted(LOSSES)} or a function rho(z), got "
+                f"{loss!r}."
+            )
+        rho = LOSSES[loss]
+        rho = None if rho is None else Function(rho, "loss")
+    else:
+        rho = Function(loss, "loss")
+    f_scale = jnp.asarray(f_scale, dtype)
+    if f_scale.ndim:
+        raise ValueError(f"`f_scale` must be one number, got shape {f_scale.shape}.")
+    if is_concrete(f_scale) and not (float(f_scale) > 0 and np.isfinite(f_scale)):
+        raise ValueError(f"`f_scale` must be positive and finite, got {f_scale}.")
+    return Loss(rho, f_scale)

@@ -1,0 +1,87 @@
+"""What a fit returns."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PyTree
+
+from ._covariance import covariance
+from ._status import Status
+from ._trf import History
+from ._types import Count, Flag, Scalar
+
+
+class Solution(eqx.Module):
+    """A fit's result: a PyTree that can be batched, differentiated and saved.
+
+    **Attributes:**
+
+    - `params`: the solution, like `Problem.params`.
+    - `cost`: 1/2 C^2 sum(rho(r^2 / C^2)) there.
+    - `optimality`: the largest |v_i g_i| (SciPy's measure; v is the Coleman-Li vector).
+    - `status`: an integer of [`jaxfit.Status`][]; `success` is `status > 0`.
+    - `nfev`, `njev`: evaluations of the residual and of its Jacobian.
+    - `num_steps`: outer steps taken.
+    - `active_mask`: like `params`: -1 at an active lower bound, 1 at an upper one.
+    - `grad`: the gradient of the cost, like `params`.
+    - `linearisation`: the linearisation at the solution: [`jaxfit.Triangle`][] or
+        [`jaxfit.Gram`][], or None after a matrix-free fit.
+    - `num_rows`: the number m of residuals that counted.
+    - `fixed`: booleans of shape (n,): parameters with lower == upper; None without
+        bounds.
+    - `history`: a [`jaxfit.History`][] if it was asked for.
+    """
+
+    params: PyTree[Array]
+    cost: Scalar
+    optimality: Scalar
+    status: Count
+    nfev: Count
+    njev: Count
+    num_steps: Count
+    active_mask: PyTree[Array]
+    grad: PyTree[Array]
+    linearisation: Any
+    num_rows: Count
+    fixed: Bool[Array, " n"] | None
+    history: History | None
+
+    @property
+    def success(self) -> Flag:
+        """Whether one of the tolerances was met."""
+        return self.status > 0
+
+    @property
+    def message(self) -> str:
+        """The outcome of a single fit in words."""
+        return Status(int(self.status)).message
+
+    @property
+    def dof(self) -> Count:
+        """Degrees of freedom: residuals that counted less parameters that were free."""
+        n = self.linearisation.grad.shape[-1]
+        free = n if self.fixed is None else n - jnp.sum(self.fixed)
+        return self.num_rows - free
+
+    def covariance(self, scaled: bool = True) -> Float[Array, "n n"]:
+        """The covariance of the parameters in the order of `ravel_pytree(params)`.
+
+        `scaled` multiplies (J'J)^-1 by 2 cost / dof, which suits unknown or relative
+        `sigma`; False suits known `sigma`. Bounds that are active are disregarded.
+        A fixed parameter has variance 0. One that the data do not determine has
+        variance inf and covariances NaN; all are NaN where `scaled` and dof < 1.
+
+        **Raises:** `ValueError` after a matrix-free fit, which has no J'J.
+        """
+        if self.linearisation is None:
+            raise ValueError(
+                "a matrix-free fit forms no J'J and has no covariance: solve again with "
+                "TRF(linear_solver='qr'), from the solution."
+            )
+        inverse = covariance(self.linearisation, self.fixed)
+        if not scaled:
+            return inverse
+        dof = self.dof
+        variance = 2 * self.cost / jnp.where(dof > 0, dof, 1)
+        return inverse * jnp.where(dof > 0, variance, jnp.nan)

@@ -1,0 +1,83 @@
+"""The door of the kernel: `solve(problem) -> Solution`, one traced function."""
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from ._implicit import minimise
+from ._linearise import MatrixFree
+from ._objective import Objective
+from ._problem import Problem
+from ._result import Solution
+from ._trf import TRF
+
+
+def solve(problem: Problem, solver: TRF | None = None) -> Solution:
+    """Solve a bounded nonlinear least squares problem.
+
+    A pure function of one PyTree: `jax.jit`, `jax.vmap`, `jax.pmap`, `jax.grad` and
+    sharding apply to it, in any order. Called plainly, it compiles itself once for
+    each structure of problem.
+
+    **Arguments:**
+
+    - `problem`: a [`jaxfit.Problem`][] or the result of [`jaxfit.curve_problem`][].
+    - `solver`: a [`jaxfit.TRF`][] with tolerances and choices; the default if None.
+
+    **Returns:** a [`jaxfit.Solution`][]. Its derivative with respect to the problem's
+    arrays (but `params`, the start) is that of the solution, by the implicit function
+    theorem; see docs/how-a-fit-flows.md.
+
+    **Raises:** `TypeError` or `ValueError` where shapes or types do not fit, when the
+    function is traced. What depends on values is an outcome in `Solution.status`.
+    """
+    if not isinstance(problem, Problem):
+        raise TypeError(
+            f"`problem` must be a jaxfit.Problem, got {type(problem).__name__}: make "
+            "one with jaxfit.Problem(residual, params) or jaxfit.curve_problem(...)."
+        )
+    return _solve(problem, TRF() if solver is None else solver)
+
+
+@jax.jit
+def _solve(problem: Problem, solver: TRF) -> Solution:
+    start, unravel = ravel_pytree(problem.params)
+    bounds = problem.bounds
+    objective = Objective.of(problem, start, solver)
+    state = minimise(objective, bounds, start, solver)
+    x = state.x
+
+    lin = objective.linearise(x)
+    if bounds is None:
+        active, fixed, vg = jnp.zeros(x.shape, jnp.int32), None, lin.grad
+    else:
+        fixed = bounds.fixed
+        norms = lin.column_norms
+        length = jnp.sqrt(2 * lin.cost) / jnp.where(norms > 0, norms, 1)
+        active = bounds.active(x, length)
+        vg = jnp.where(fixed, 0, bounds.coleman_li(x, lin.grad)[0] * lin.grad)
+    return Solution(
+        params=unravel(x),
+        cost=lin.cost,
+        optimality=jnp.max(jnp.abs(vg)),
+        status=state.status,
+        nfev=state.nfev,
+        njev=state.njev + 1,
+        num_steps=state.num_steps,
+        active_mask=unravel_as(problem.params, active),
+        grad=unravel(lin.grad),
+        linearisation=None if isinstance(lin, MatrixFree) else lin,
+        num_rows=objective.num_rows,
+        fixed=fixed,
+        history=state.history,
+    )
+
+
+def unravel_as(params, flat):
+    """A vector cut up like `params`, keeping the vector's own dtype."""
+    leaves, treedef = jax.tree.flatten(params)
+    parts, start = [], 0
+    for leaf in leaves:
+        parts.append(flat[start : start + leaf.size].reshape(leaf.shape))
+        start += leaf.size
+    return jax.tree.unflatten(treedef, parts)

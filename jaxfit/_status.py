@@ -1,0 +1,35 @@
+"""The outcome of a fit as data."""
+
+import enum
+
+
+class Status(enum.IntEnum):
+    """Why a fit ended: SciPy's codes where SciPy has one, negative for a failure."""
+
+    RUNNING = -9
+    INFEASIBLE_START = -6
+    NONFINITE_JACOBIAN = -5
+    NONFINITE_START = -4
+    MAX_STEPS = 0
+    GTOL = 1
+    FTOL = 2
+    XTOL = 3
+    FTOL_XTOL = 4
+
+    @property
+    def message(self) -> str:
+        """One sentence, in SciPy's words where SciPy has them."""
+        return _MESSAGES[self]
+
+
+_MESSAGES = {
+    Status.RUNNING: "The fit has not ended.",
+    Status.INFEASIBLE_START: "The start is outside its bounds.",
+    Status.NONFINITE_JACOBIAN: "The Jacobian is not finite at an accepted point.",
+    Status.NONFINITE_START: "The residual or its Jacobian is not finite at the start.",
+    Status.MAX_STEPS: "The maximum number of steps was reached.",
+    Status.GTOL: "`gtol` termination condition is satisfied.",
+    Status.FTOL: "`ftol` termination condition is satisfied.",
+    Status.XTOL: "`xtol` termination condition is satisfied.",
+    Status.FTOL_XTOL: "Both `ftol` and `xtol` termination conditions are satisfied.",
+}

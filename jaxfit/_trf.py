@@ -1,0 +1,373 @@
+"""The Trust Region Reflective method as one traced loop.
+
+One outer step linearises at x, scales the variables and factors the subproblem
+(`prepare`); its trials propose a point from the current radius (`propose`), evaluate the
+cost there and accept or shrink (`judge`). The loop knows the data by two functions,
+`cost(x)` and `linearise(x)`, and carries nothing longer than n.
+
+Hat space. With jac scaling s_i = 1/|J_i| and the Coleman-Li vector v (see `_bounds`),
+
+    x = d x_h,   d_i = s_i where v_i = 1,   d_i = sqrt(v_i s_i) towards a bound
+    B_h = diag(d) J'J diag(d) + diag(c),    c_i = s_i g_i dv_i,    g_h = d g
+
+and the step solves min g_h'p + p'B_h p/2 over |p| <= radius. The method and the choice
+among the trust-region, reflected and gradient step follow Branch, Coleman and Li (1999)
+as implemented in SciPy; what differs is listed in docs/how-a-fit-flows.md.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from ._bounds import Bounds
+from ._check import check_tolerance, one_of, positive_int
+from ._function import Function
+from ._linearise import Linearisation, is_finite
+from ._reflect import Model, Step, propose_step
+from ._status import Status
+from ._types import Count, Scalar, Vector
+
+
+LinearSolver = Literal["auto", "qr", "gram", "matrix_free"]
+
+
+class History(eqx.Module):
+    """One entry a step, NaN beyond the last: the fit as it went."""
+
+    cost: Float[Array, " steps"]
+    step_norm: Float[Array, " steps"]
+    radius: Float[Array, " steps"]
+    optimality: Float[Array, " steps"]
+
+    @staticmethod
+    def empty(steps: int, dtype) -> "History":
+        return History(*(jnp.full(steps, jnp.nan, dtype) for _ in range(4)))
+
+    def record(self, state: "State") -> "History":
+        i = state.num_steps - 1
+        now = (state.cost, state.step_norm, state.radius, state.optimality)
+        leaves = (self.cost, self.step_norm, self.radius, self.optimality)
+        return History(*(a.at[i].set(v) for a, v in zip(leaves, now, strict=True)))
+
+
+class State(eqx.Module):
+    """The whole memory of a fit: loop carry and checkpoint. Nothing is longer than n.
+
+    `radius` is 0 before the first step; `optimality` is that of the last linearisation.
+    """
+
+    x: Vector
+    cost: Scalar
+    radius: Scalar
+    alpha: Scalar
+    inv_scale: Vector
+    optimality: Scalar
+    step_norm: Scalar
+    num_steps: Count
+    nfev: Count
+    njev: Count
+    status: Count
+    history: History | None
+
+
+class TRF(eqx.Module):
+    """The Trust Region Reflective solver's constants.
+
+    **Arguments:**
+
+    - `ftol`: stop when an accepted step lowers the cost by less than `ftol * cost` and
+        the quadratic model was trustworthy.
+    - `xtol`: stop when a step is shorter than `xtol` times the parameters, both in
+        scaled variables.
+    - `gtol`: stop when the cosine of the angle between the residual and every column of
+        the Jacobian is at most `gtol` (for a bounded parameter times its relative
+        distance to the bound). Free of units, unlike SciPy's.
+    - `atol`: stop when `optimality`, the largest |v_i g_i|, is at most `atol`: what
+        SciPy calls gtol, in units of cost per parameter. 0 by default.
+    - `max_steps`: outer steps after which to give up.
+    - `trials`: radii tried on one linearisation before the next one.
+    - `x_scale`: "jac" scales each parameter by its largest column norm so far; an array
+        (of n numbers, or one) gives their characteristic sizes.
+    - `linear_solver`: "qr" (triangular, no squaring of the condition number), "gram"
+        (J'J by Cholesky, the cheapest), "matrix_free" (never forms J), or "auto".
+    - `jacobian`: "forward", "reverse", or a function with the arguments of the residual
+        (or of the model) that returns what `jax.jacobian` of it would.
+    - `cg_steps`: products with J'J that a matrix-free step may use.
+    - `derivative`: "hessian" differentiates a fit by the exact Hessian of its cost,
+        "gauss_newton" by J'J.
+    - `history`: record a [`jaxfit.History`][] of `max_steps` entries.
+
+    `ftol`, `xtol` and `gtol` left at None follow the dtype of the parameters: eps,
+    eps^(2/3) and eps^(3/4), in float64 2.2e-16, 3.7e-11 and 1.8e-12.
+
+    **Raises:** `ValueError` or `TypeError` naming the argument that is out of range.
+    """
+
+    ftol: ArrayLike | None
+    xtol: ArrayLike | None
+    gtol: ArrayLike | None
+    atol: ArrayLike
+    x_scale: Array | None  # None stands for "jac"
+    jacobian: Function | None  # None stands for automatic differentiation
+    mode: Literal["forward", "reverse"] = eqx.field(static=True)
+    max_steps: int = eqx.field(static=True)
+    trials: int = eqx.field(static=True)
+    linear_solver: LinearSolver = eqx.field(static=True)
+    cg_steps: int = eqx.field(static=True)
+    derivative: Literal["hessian", "gauss_newton"] = eqx.field(static=True)
+    history: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        ftol: float | None = None,
+        xtol: float | None = None,
+        gtol: float | None = None,
+        atol: float = 0.0,
+        max_steps: int = 1000,
+        trials: int = 4,
+        x_scale: Literal["jac"] | ArrayLike = "jac",
+        linear_solver: LinearSolver = "auto",
+        jacobian: Literal["forward", "reverse"] | Callable = "forward",
+        cg_steps: int = 500,
+        derivative: Literal["hessian", "gauss_newton"] = "hessian",
+        history: bool = False,
+    ):
+        for name, tol in (("ftol", ftol), ("xtol", xtol), ("gtol", gtol)):
+            check_tolerance(name, tol)
+        check_tolerance("atol", atol)
+        self.ftol, self.xtol, self.gtol, self.atol = ftol, xtol, gtol, atol
+        self.max_steps = positive_int("max_steps", max_steps)
+        self.trials = positive_int("trials", trials)
+        self.cg_steps = positive_int("cg_steps", cg_steps)
+        self.x_scale = _x_scale(x_scale)
+        self.linear_solver = one_of("linear_solver", linear_solver, LinearSolver)
+        if isinstance(jacobian, str):
+            self.mode = one_of("jacobian", jacobian, Literal["forward", "reverse"])
+            self.jacobian = None
+        else:
+            self.mode = "forward"
+            self.jacobian = Function(jacobian, "jacobian")
+        choices = Literal["hessian", "gauss_newton"]
+        self.derivative = one_of("derivative", derivative, choices)
+        self.history = bool(history)
+
+    def init(self, x: Vector, bounds: Bounds | None) -> State:
+        """The state before the first step, at `x` moved strictly inside its bounds."""
+        zero, count = jnp.zeros((), x.dtype), jnp.zeros((), jnp.int32)
+        running = jnp.full((), Status.RUNNING, jnp.int32)
+        status = running
+        if bounds is not None:
+            status = jnp.where(bounds.contain(x), running, Status.INFEASIBLE_START)
+            x = jnp.where(status == Status.RUNNING, bounds.interior(x, 1e-10), x)
+        history = History.empty(self.max_steps, x.dtype) if self.history else None
+        return State(
+            x=x,
+            cost=jnp.full((), jnp.nan, x.dtype),
+            radius=zero,
+            alpha=zero,
+            inv_scale=jnp.zeros_like(x),
+            optimality=jnp.full((), jnp.nan, x.dtype),
+            step_norm=zero,
+            num_steps=count,
+            nfev=count,
+            njev=count,
+            status=status,
+            history=history,
+        )
+
+    def running(self, state: State) -> Array:
+        """Whether another outer step is due."""
+        return state.status == Status.RUNNING
+
+    def prepare(
+        self, state: State, lin: Linearisation, bounds: Bounds | None
+    ) -> tuple[State, Model]:
+        """Scale the variables, test `gtol`, factor the subproblem: once a step."""
+        x, first = state.x, state.num_steps == 0
+        finite = is_finite(lin)
+        # A failed lane goes on with zeros: LAPACK may be slow on NaN.
+        lin = jax.tree.map(lambda a: jnp.where(finite, a, 0), lin)
+        g, cost = lin.grad, lin.cost
+        inv_scale = self._inv_scale(state.inv_scale, lin)
+        scale = 1 / jnp.where(inv_scale == 0, 1, inv_scale)
+
+        # |r| is the length of a parameter in scaled variables s = x / scale, in which
+        # J has unit columns: all that follows is free of units.
+        r_norm = jnp.sqrt(2 * cost)
+        if bounds is None:
+            d, c = scale, None
+            vg, reach = g, 1.0
+        else:
+            v, dv = bounds.coleman_li(x, g)
+            v = jnp.where(bounds.fixed, 0, v)
+            towards = dv != 0
+            vg = v * g
+            reach = jnp.where(
+                towards, jnp.minimum(1, v / jnp.where(r_norm > 0, scale * r_norm, 1)), 1
+            )
+            reach = jnp.where(bounds.fixed, 0, reach)
+            d = jnp.where(towards | bounds.fixed, jnp.sqrt(v * scale), scale)
+            c = jnp.where(bounds.fixed, 1, scale * g * dv)
+        cosine = jnp.max(jnp.abs(g) * scale * reach) / jnp.where(r_norm > 0, r_norm, 1)
+        optimality = jnp.max(jnp.abs(vg))
+        converged = (cosine <= self._tol(self.gtol, 0.75, x)) | (
+            optimality <= self.atol
+        )
+
+        # The first radius is the start's own length; a start at 0 has none, and takes
+        # that of the residual, the length of a Gauss-Newton step on unit columns.
+        size = jnp.linalg.norm(x / jnp.where(d > 0, d, jnp.inf))
+        size = jnp.where(size > 0, size, jnp.where(r_norm > 0, r_norm, 1))
+        failed = jnp.where(first, Status.NONFINITE_START, Status.NONFINITE_JACOBIAN)
+        status = jnp.where(converged, Status.GTOL, state.status)
+        state = State(
+            x=x,
+            cost=jnp.where(finite, cost, jnp.inf),
+            radius=jnp.where(first, size, state.radius),
+            alpha=state.alpha,
+            inv_scale=inv_scale,
+            optimality=jnp.where(finite, optimality, jnp.inf),
+            step_norm=jnp.zeros_like(cost),
+            num_steps=state.num_steps + 1,
+            nfev=state.nfev + first.astype(state.nfev.dtype),
+            njev=state.njev + 1,
+            status=jnp.where(finite, status, failed).astype(state.status.dtype),
+            history=state.history,
+        )
+        theta = jnp.maximum(0.995, 1 - cosine)
+        return state, Model(lin.subproblem(d, c), d, d * g, theta)
+
+    def propose(
+        self, state: State, model: Model, bounds: Bounds | None
+    ) -> tuple[Vector, Step]:
+        """A trial point strictly inside the bounds: O(n^2), touches no data."""
+        step = propose_step(model, bounds, state.x, state.radius, state.alpha)
+        x = state.x + model.d * step.p_h
+        return x if bounds is None else bounds.interior(x), step
+
+    def judge(
+        self, state: State, x: Vector, step: Step, cost: Scalar
+    ) -> tuple[State, Array]:
+        """The state after a trial at `x`, and whether the trial was accepted."""
+        eps = jnp.finfo(x.dtype).eps
+        finite = jnp.isfinite(cost)
+        actual = jnp.where(finite, state.cost - cost, -jnp.inf)
+        p_norm = jnp.linalg.norm(step.p_h)
+        positive = step.predicted > 0
+        ratio = jnp.where(
+            positive, actual / jnp.where(positive, step.predicted, 1), -1.0
+        )
+
+        # Below its own rounding error the cost can rank points no longer, while the
+        # gradient still can: a step that promises less than that is taken unless the
+        # cost is visibly worse. What the gradient itself cannot see is (8 eps)^2.
+        noise = 8 * eps * state.cost
+        ftol = jnp.maximum(self._tol(self.ftol, 1, x), (8 * eps) ** 2) * state.cost
+        unranked = finite & (step.predicted <= noise) & (actual >= -noise)
+        accepted = (actual > 0) | unranked
+
+        shrunk = jnp.where(ratio < 0.25, 0.25 * p_norm, state.radius)
+        on_boundary = p_norm > 0.95 * state.radius
+        grown = jnp.where((ratio > 0.75) & on_boundary, 2 * state.radius, shrunk)
+
+        s_norm = jnp.linalg.norm((x - state.x) * state.inv_scale)
+        x_norm = jnp.linalg.norm(state.x * state.inv_scale)
+        negligible = step.predicted <= ftol
+        small_gain = jnp.where(unranked, negligible, (actual < ftol) & (ratio > 0.25))
+        # A rejected step that is merely short proves nothing: the radius may have been
+        # cut by points where the model is not finite. It counts once the reduction it
+        # promised was negligible too.
+        small_step = (s_norm <= self._tol(self.xtol, 2 / 3, x) * x_norm) & (
+            accepted | (finite & negligible)
+        )
+        status = jnp.where(
+            small_gain & small_step,
+            Status.FTOL_XTOL,
+            jnp.where(
+                small_gain,
+                Status.FTOL,
+                jnp.where(small_step, Status.XTOL, state.status),
+            ),
+        )
+        state = State(
+            x=jnp.where(accepted, x, state.x),
+            cost=jnp.where(accepted, cost, state.cost),
+            radius=grown,
+            alpha=step.alpha * state.radius / jnp.where(grown > 0, grown, 1),
+            inv_scale=state.inv_scale,
+            optimality=state.optimality,
+            step_norm=jnp.where(accepted, s_norm, 0),
+            num_steps=state.num_steps,
+            nfev=state.nfev + 1,
+            njev=state.njev,
+            status=status.astype(state.status.dtype),
+            history=state.history,
+        )
+        return state, accepted
+
+    def close(self, state: State) -> State:
+        """The end of an outer step: record it, and count it against `max_steps`."""
+        spent = self.running(state) & (state.num_steps >= self.max_steps)
+        status = jnp.where(spent, Status.MAX_STEPS, state.status)
+        history = None if state.history is None else state.history.record(state)
+        return eqx.tree_at(
+            lambda s: (s.status, s.history),
+            state,
+            (status.astype(state.status.dtype), history),
+            is_leaf=lambda leaf: leaf is None,
+        )
+
+    def minimise(
+        self,
+        cost: Callable[[Vector], Scalar],
+        linearise: Callable[[Vector], Linearisation],
+        x: Vector,
+        bounds: Bounds | None,
+    ) -> State:
+        """The fused driver: the whole fit as one `while_loop` over a `scan`."""
+
+        def step(state):
+            state, model = self.prepare(state, linearise(state.x), bounds)
+
+            def trial(carry, _):
+                def go(carry):
+                    _, state = carry
+                    x, step = self.propose(state, model, bounds)
+                    state, accepted = self.judge(state, x, step, cost(x))
+                    return accepted | ~self.running(state), state
+
+                return jax.lax.cond(carry[0], lambda carry: carry, go, carry), None
+
+            start = (~self.running(state), state)
+            (_, state), _ = jax.lax.scan(trial, start, None, length=self.trials)
+            return self.close(state)
+
+        # Lambdas, since JAX hashes what it is given and a bound method hashes its arrays.
+        return jax.lax.while_loop(lambda s: self.running(s), step, self.init(x, bounds))
+
+    def _inv_scale(self, previous: Vector, lin: Linearisation) -> Vector:
+        if self.x_scale is None:
+            return jnp.maximum(previous, lin.column_norms)
+        return jnp.broadcast_to(1 / self.x_scale.astype(previous.dtype), previous.shape)
+
+    @staticmethod
+    def _tol(tol: ArrayLike | None, power: float, x: Vector) -> ArrayLike:
+        return float(jnp.finfo(x.dtype).eps) ** power if tol is None else tol
+
+
+def _x_scale(x_scale) -> Array | None:
+    if isinstance(x_scale, str):
+        one_of("x_scale", x_scale, Literal["jac"])
+        return None
+    scale = jnp.asarray(x_scale, jnp.result_type(float))
+    if not isinstance(scale, jax.core.Tracer) and not bool(
+        jnp.all((scale > 0) & jnp.isfinite(scale))
+    ):
+        raise ValueError(
+            f"`x_scale` must be 'jac' or positive finite numbers, got {x_scale!r}."
+        )
+    return scale
