@@ -25,12 +25,12 @@ def covariance(lin: Dense, fixed: Vector | None) -> Matrix:
         d, c = jnp.where(fixed, 0, d), fixed.astype(d.dtype)
     model = lin.spectral(d, c)
     null = model.eigvals == 0
-    basis = model.basis * d[:, None]
-    scaled = basis * jnp.where(null, 0, 1 / jnp.where(null, 1, model.eigvals))
-    known = _inverse(lin.gram, jax.lax.stop_gradient(scaled @ basis.T))
+    rows = model.rows * d
+    weights = jnp.where(null, 0, 1 / jnp.where(null, 1, model.eigvals))
+    known = _inverse(lin.gram, jax.lax.stop_gradient((rows.T * weights) @ rows))
     # A parameter's share in a null direction is a number between 0 and 1; rounding
     # leaves eps times the condition of the rest, so sqrt(eps) tells 0 from not 0.
-    share = jnp.sum(jnp.where(null, model.basis**2, 0), axis=1)
+    share = jnp.sum(jnp.where(null[:, None], model.rows**2, 0), axis=0)
     lost = share > jnp.sqrt(jnp.finfo(d.dtype).eps)
     if fixed is not None:
         lost &= ~fixed

@@ -33,7 +33,8 @@ def minimise(
     objective: Objective, bounds: Bounds | None, x: Vector, solver: TRF
 ) -> State:
     """The final state of the fit; `state.x` has the derivative described above."""
-    return solver.minimise(objective.cost, objective.linearise, x, bounds)
+    blank = objective.blank(x)
+    return solver.minimise(objective.cost, objective.linearise, x, bounds, blank)
 
 
 @minimise.def_jvp
@@ -48,9 +49,16 @@ def _minimise_jvp(primals, tangents):
         lambda t: jnp.where(ok, t, jnp.zeros_like(t)), (t_objective, t_bounds)
     )
     t_x = _solution_tangent(objective, t_objective, bounds, t_bounds, x, solver)
+    t_x = jnp.where(ok, t_x, 0)
+
+    def summary(x, objective):
+        return objective.linearise(x).summary()
+
+    _, t_lin = eqx.filter_jvp(summary, (x, objective), (t_x, t_objective))
+    t_lin = jax.tree.map(lambda t: jnp.where(ok, t, 0), t_lin)
     nothing = jax.tree.map(lambda _: None, state)
     t_state = eqx.tree_at(
-        lambda s: s.x, nothing, jnp.where(ok, t_x, 0), is_leaf=lambda t: t is None
+        lambda s: (s.x, s.lin), nothing, (t_x, t_lin), is_leaf=lambda t: t is None
     )
     return state, t_state
 

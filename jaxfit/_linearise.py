@@ -14,14 +14,14 @@ matrix is B = diag(d) J'J diag(d) + diag(c) and whose gradient is d g.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._small import triangle
+from ._small import matvec, triangle, vecmat
 from ._subproblem import Cholesky, Spectral, Subproblem, Subspace
 from ._types import Flag, Matrix, Scalar, Vector
 
@@ -38,6 +38,10 @@ class Linearisation(Protocol):
     @property
     def column_norms(self) -> Vector:
         """|J_i|, the natural scale of parameter i."""
+        ...
+
+    def summary(self) -> Any:
+        """The part that is plain arrays, for the solution to keep."""
         ...
 
     def product(self, s: Vector) -> Vector:
@@ -62,8 +66,8 @@ class Dense(Linearisation, Protocol):
 
 def is_finite(lin: "Linearisation") -> Flag:
     """Whether cost, gradient and column norms are all finite numbers."""
-    finite = jnp.isfinite(lin.cost) & jnp.all(jnp.isfinite(lin.grad))
-    return finite & jnp.all(jnp.isfinite(lin.column_norms))
+    total = lin.cost + jnp.sum(jnp.abs(lin.grad)) + jnp.sum(lin.column_norms)
+    return jnp.isfinite(total)
 
 
 class Triangle(eqx.Module):
@@ -74,16 +78,22 @@ class Triangle(eqx.Module):
     z: Vector
     cut: float = eqx.field(static=True)  # relative singular value that counts as zero
 
+    @staticmethod
+    def blank(n: int, m: int, dtype) -> "Triangle":
+        """NaN everywhere: nothing has been seen yet."""
+        nan = jnp.full((n, n), jnp.nan, dtype)
+        return Triangle(nan[0, 0], nan, nan[0], _cut(n, m, dtype))
+
     @classmethod
     def of_rows(
         cls, cost: Scalar, r: Float[Array, " m"], jt: Float[Array, "n m"]
     ) -> "Triangle":
-        return cls._of_columns(cost, jnp.concatenate([jt, r[None]]), max(jt.shape))
+        cut = _cut(*jt.shape, jt.dtype)
+        return cls._of_columns(cost, jnp.concatenate([jt, r[None]]), cut)
 
     @classmethod
-    def _of_columns(cls, cost, columns, size) -> "Triangle":
+    def _of_columns(cls, cost, columns, cut) -> "Triangle":
         r = triangle(columns)
-        cut = size * float(jnp.finfo(r.dtype).eps)
         return cls(cost, r[:-1, :-1], r[:-1, -1], cut)
 
     def __add__(self, other: "Triangle") -> "Triangle":
@@ -93,23 +103,26 @@ class Triangle(eqx.Module):
             return jnp.concatenate([lin.root.T, lin.z[None]])
 
         columns = jnp.concatenate([rows(self), rows(other)], axis=1)
-        total = self._of_columns(self.cost + other.cost, columns, 1)
-        return Triangle(total.cost, total.root, total.z, max(self.cut, other.cut))
+        cut = max(self.cut, other.cut)
+        return self._of_columns(self.cost + other.cost, columns, cut)
 
     @property
     def grad(self) -> Vector:
-        return self.z @ self.root
+        return vecmat(self.z, self.root)
 
     @property
     def gram(self) -> Matrix:
         return self.root.T @ self.root
+
+    def summary(self) -> "Triangle":
+        return self
 
     @property
     def column_norms(self) -> Vector:
         return jnp.sqrt(jnp.sum(self.root**2, axis=0))
 
     def product(self, s: Vector) -> Vector:
-        return (self.root @ s) @ self.root
+        return vecmat(matvec(self.root, s), self.root)
 
     def subproblem(self, d: Vector, c: Vector | None) -> Spectral:
         return self.spectral(d, c)
@@ -119,9 +132,12 @@ class Triangle(eqx.Module):
         if c is not None:
             root = jnp.concatenate([root, jnp.diag(jnp.sqrt(c))])
         u, s, vt = jnp.linalg.svd(root, full_matrices=False)
-        kept = s > self.cut * s[0]
-        s = jnp.where(kept, s, 0)
-        return Spectral(vt.T, s * s, s * (self.z @ u[: self.z.size]))
+        s = jnp.where(s > self.cut * s[0], s, 0)
+        return Spectral(vt, s * s, s * vecmat(self.z, u[: self.z.size]))
+
+
+def _cut(n: int, m: int, dtype) -> float:
+    return max(n, m) * float(jnp.finfo(dtype).eps)
 
 
 class Gram(eqx.Module):
@@ -130,6 +146,12 @@ class Gram(eqx.Module):
     cost: Scalar
     grad: Vector
     gram: Matrix
+
+    @staticmethod
+    def blank(n: int, m: int, dtype) -> "Gram":
+        """NaN everywhere: nothing has been seen yet."""
+        nan = jnp.full((n, n), jnp.nan, dtype)
+        return Gram(nan[0, 0], nan[0], nan)
 
     @classmethod
     def of_rows(
@@ -140,12 +162,15 @@ class Gram(eqx.Module):
     def __add__(self, other: "Gram") -> "Gram":
         return jax.tree.map(jnp.add, self, other)
 
+    def summary(self) -> "Gram":
+        return self
+
     @property
     def column_norms(self) -> Vector:
         return jnp.sqrt(jnp.diagonal(self.gram))
 
     def product(self, s: Vector) -> Vector:
-        return self.gram @ s
+        return matvec(self.gram, s)
 
     def subproblem(self, d: Vector, c: Vector | None) -> Cholesky:
         return Cholesky.of_matrix(self._hat(d, c), d * self.grad)
@@ -156,6 +181,20 @@ class Gram(eqx.Module):
     def _hat(self, d, c):
         b = self.gram * d * d[:, None]
         return b if c is None else b + jnp.diag(c)
+
+
+class Slope(eqx.Module):
+    """What is left of a matrix-free linearisation once its data are out of sight."""
+
+    cost: Scalar
+    grad: Vector
+    column_norms: Vector
+
+    @staticmethod
+    def blank(n: int, m: int, dtype) -> "Slope":
+        """NaN everywhere: nothing has been seen yet."""
+        nan = jnp.full(n, jnp.nan, dtype)
+        return Slope(nan[0], nan, nan)
 
 
 class MatrixFree(eqx.Module):
@@ -172,6 +211,9 @@ class MatrixFree(eqx.Module):
     product: Callable[[Vector], Vector]
     cg_steps: int = eqx.field(static=True)
 
+    def summary(self) -> "Slope":
+        return Slope(self.cost, self.grad, self.column_norms)
+
     def subproblem(self, d: Vector, c: Vector | None) -> Subspace:
         def product(s):
             curved = d * self.product(d * s)
@@ -182,7 +224,7 @@ class MatrixFree(eqx.Module):
         basis, _ = jnp.linalg.qr(jnp.stack([g, newton], axis=1))
         b = jnp.stack([product(basis[:, 0]), product(basis[:, 1])])
         plane = Spectral.of_matrix(b @ basis, g @ basis)
-        spectral = Spectral(basis @ plane.basis, plane.eigvals, plane.grad)
+        spectral = Spectral(plane.rows @ basis.T, plane.eigvals, plane.grad)
         return Subspace(spectral, product)
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from ._linearise import Gram, Linearisation, MatrixFree, Triangle
+from ._linearise import Gram, Linearisation, MatrixFree, Slope, Triangle
 from ._loss import Loss
 from ._problem import Curve, Problem
 from ._trf import TRF
@@ -77,6 +77,11 @@ class Objective(eqx.Module):
             mode=solver.mode,
             cg_steps=solver.cg_steps,
         )
+
+    def blank(self, x: Vector):
+        """The structure of this objective's linearisations, for `TRF.init`."""
+        form = {"qr": Triangle, "gram": Gram, "matrix_free": Slope}[self.form]
+        return form.blank(x.size, self.size, x.dtype)
 
     @property
     def num_rows(self) -> Array:

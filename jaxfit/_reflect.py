@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ._bounds import Bounds
+from ._small import dot
 from ._subproblem import Subproblem
 from ._types import Scalar, Vector
 
@@ -40,7 +41,7 @@ def propose_step(
     """The best step of length at most `radius` that stays strictly inside."""
     p_h, alpha = model.subproblem.step(radius, alpha)
     bp = model.subproblem.product(p_h)
-    linear, curvature = model.grad_h @ p_h, p_h @ bp
+    linear, curvature = dot(model.grad_h, p_h), dot(p_h, bp)
 
     def inside():
         return p_h, linear + 0.5 * curvature
@@ -74,7 +75,7 @@ def _reflected(model, bounds, x, radius, p_h, linear, curvature):
     room = jnp.minimum(to_bound, to_radius)
     low = (1 - theta) * stride / jnp.where(room > 0, room, 1)
     high = jnp.where(room == to_bound, theta * to_bound, to_radius)
-    t, gain = _minimum_on(0.5 * (r_h @ b_r), g_h @ r_h + p_cut @ b_r, low, high)
+    t, gain = _minimum_on(0.5 * dot(r_h, b_r), dot(g_h, r_h) + dot(p_cut, b_r), low, high)
     bounced = p_cut + t * r_h
     on_bound = stride * linear + 0.5 * stride**2 * curvature
     possible = (room > 0) & (low <= high)
@@ -82,11 +83,11 @@ def _reflected(model, bounds, x, radius, p_h, linear, curvature):
 
     # Along the negative gradient.
     b_g = model.subproblem.product(g_h)
-    slope = g_h @ g_h
+    slope = dot(g_h, g_h)
     to_radius = radius / jnp.sqrt(jnp.where(slope > 0, slope, 1))
     to_bound, _ = bounds.stride(x, -d * g_h)
     high = jnp.where(to_bound < to_radius, theta * to_bound, to_radius)
-    t, down_value = _minimum_on(0.5 * (g_h @ b_g), -slope, jnp.zeros_like(high), high)
+    t, down_value = _minimum_on(0.5 * dot(g_h, b_g), -slope, jnp.zeros_like(high), high)
     down = -t * g_h
 
     best, value = down, down_value
@@ -99,8 +100,8 @@ def _reflected(model, bounds, x, radius, p_h, linear, curvature):
 
 def _to_sphere(p: Vector, s: Vector, radius: Scalar) -> Scalar:
     """The t >= 0 with |p + t s| = radius, for |p| <= radius."""
-    a, b = s @ s, p @ s
-    c = jnp.minimum(p @ p - radius**2, 0)
+    a, b = dot(s, s), dot(p, s)
+    c = jnp.minimum(dot(p, p) - radius**2, 0)
     root = jnp.sqrt(b * b - a * c)
     # Of the two forms of the positive root, the one that adds numbers of one sign.
     q = jnp.where(b > 0, -(b + root), root - b)

@@ -10,10 +10,30 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._types import Flag, Matrix, Vector
+from ._types import Flag, Matrix, Scalar, Vector
 
 
 UNROLL = 8
+
+
+def dot(a: Vector, b: Vector) -> Scalar:
+    """a'b. XLA fuses a sum of products with its neighbours, a `dot` it does not."""
+    return jnp.sum(a * b)
+
+
+def norm(a: Vector) -> Scalar:
+    """|a|."""
+    return jnp.sqrt(jnp.sum(a * a))
+
+
+def matvec(a: Float[Array, "k n"], b: Vector) -> Float[Array, " k"]:
+    """A b."""
+    return jnp.sum(a * b, axis=1)
+
+
+def vecmat(a: Float[Array, " k"], b: Float[Array, "k n"]) -> Vector:
+    """a'B."""
+    return jnp.sum(a[:, None] * b, axis=0)
 
 
 def cholesky(a: Matrix) -> tuple[Matrix, Flag]:
@@ -74,16 +94,6 @@ def triangle(columns: Float[Array, "n1 m"]) -> Float[Array, "n1 n1"]:
     Gram-Schmidt orthogonalization").
     """
     n1, m = columns.shape
-    if n1 > UNROLL + 1:
-        r = jnp.linalg.qr(columns.T, mode="r")
-        return jnp.concatenate([r, jnp.zeros((n1 - r.shape[0], n1), r.dtype)])
-    rest = list(columns)
-    rows = []
-    for j in range(n1):
-        norm = jnp.sqrt(jnp.sum(rest[j] * rest[j]))
-        q = rest[j] / jnp.where(norm == 0, 1, norm)
-        dots = [jnp.sum(q * rest[k]) for k in range(j + 1, n1)]
-        for k, dot in enumerate(dots, start=j + 1):
-            rest[k] = rest[k] - dot * q
-        rows.append(jnp.stack([jnp.zeros_like(norm)] * j + [norm, *dots]))
-    return jnp.stack(rows)
+    r = jnp.linalg.qr(columns.T, mode="r")
+    if m >= n1: return r
+    return jnp.concatenate([r, jnp.zeros((n1 - r.shape[0], n1), r.dtype)])

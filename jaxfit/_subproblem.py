@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._small import cholesky, solve_lower, solve_upper
+from ._pack import stack_scalars
+from ._small import cholesky, dot, matvec, norm, solve_lower, solve_upper, vecmat
 from ._types import Flag, Matrix, Scalar, Vector
 
 
@@ -38,38 +39,42 @@ def solve_secular(
     `length(alpha)` returns |p| and d|p|/d alpha. `alpha` is a first guess and
     `definite` tells whether B is nonsingular, so that p(0) has a slope to start from.
     """
-    p_norm, slope = length(jnp.zeros_like(alpha))
-    inside = p_norm <= radius
-    upper = g_norm / radius
-    lower = jnp.where(definite, (p_norm - radius) / jnp.where(slope < 0, -slope, 1), 0)
-    lower = jnp.where(jnp.isfinite(lower), jnp.maximum(lower, 0), 0)
 
-    def more(state):
-        _, _, _, done, count = state
-        return ~done & (count < _MAX_NEWTON)
+    def newton_root(p_norm, slope):
+        return (p_norm - radius) / jnp.where(slope < 0, -slope, 1)
 
-    def newton(state):
-        alpha, lower, upper, _, count = state
+    def more(carry):
+        return (carry[3] > 0) & (carry[3] <= _MAX_NEWTON)
+
+    # The carry is one vector (alpha, lower, upper, count), count -1 meaning done: XLA
+    # compiles a kernel for every array that a loop carries.
+    def newton(carry):
+        alpha, lower, upper, count = carry
         middle = jnp.maximum(0.001 * upper, jnp.sqrt(lower * upper))
         outside = (alpha < lower) | (alpha > upper) | (alpha == 0)
         alpha = jnp.where(outside, middle, alpha)
         p_norm, slope = length(alpha)
-        phi = p_norm - radius
-        ratio = phi / jnp.where(slope < 0, slope, -1)
-        upper = jnp.where(phi < 0, alpha, upper)
-        lower = jnp.maximum(lower, alpha - ratio)
-        alpha = alpha - (phi + radius) * ratio / radius
-        return alpha, lower, upper, jnp.abs(phi) < _RTOL * radius, count + 1
+        root = newton_root(p_norm, slope)
+        upper = jnp.where(p_norm < radius, alpha, upper)
+        lower = jnp.maximum(lower, alpha + root)
+        done = jnp.abs(p_norm - radius) < _RTOL * radius
+        alpha = alpha + root * (p_norm / radius)
+        count = jnp.where(done, -1, count + 1)
+        return stack_scalars([alpha, lower, upper, count], alpha.dtype)
 
-    start = (alpha, lower, upper, inside, jnp.zeros((), jnp.int32))
-    alpha = jax.lax.while_loop(more, newton, start)[0]
-    return jnp.where(inside, 0, alpha)
+    p_norm, slope = length(jnp.zeros_like(alpha))
+    inside = p_norm <= radius
+    lower = jnp.where(definite, jnp.maximum(newton_root(p_norm, slope), 0), 0)
+    count = jnp.where(inside, -1, 1)
+    alpha = jnp.where(inside, 0, alpha)
+    start = stack_scalars([alpha, lower, g_norm / radius, count], alpha.dtype)
+    return jax.lax.while_loop(more, newton, start)[0]
 
 
 def _on_boundary(p: Vector, alpha: Scalar, radius: Scalar) -> Vector:
     """p scaled to the length `radius` where alpha > 0: it was right to 1% only."""
-    norm = jnp.linalg.norm(p)
-    return jnp.where(alpha > 0, p * (radius / jnp.where(norm == 0, 1, norm)), p)
+    length = norm(p)
+    return p * jnp.where(alpha > 0, radius / jnp.where(length == 0, 1, length), 1)
 
 
 class Subproblem(Protocol):
@@ -87,7 +92,7 @@ class Subproblem(Protocol):
 class Spectral(eqx.Module):
     """B = V diag(lam) V' on the span of V; lam is exactly 0 in null directions."""
 
-    basis: Float[Array, "n k"]
+    rows: Float[Array, "k n"]  # V'
     eigvals: Float[Array, " k"]
     grad: Float[Array, " k"]  # V'g, 0 in null directions
 
@@ -96,16 +101,17 @@ class Spectral(eqx.Module):
         """From the eigenvalues of B; those below k eps max(lam) are null."""
         lam, basis = jnp.linalg.eigh(b)
         kept = lam > b.shape[0] * jnp.finfo(b.dtype).eps * lam[-1]
-        return Spectral(basis, jnp.where(kept, lam, 0), jnp.where(kept, g @ basis, 0))
+        rows, lam = basis.T, jnp.where(kept, lam, 0)
+        return Spectral(rows, lam, jnp.where(kept, matvec(rows, g), 0))
 
     def product(self, s: Vector) -> Vector:
-        return self.basis @ (self.eigvals * (s @ self.basis))
+        return vecmat(self.eigvals * matvec(self.rows, s), self.rows)
 
     def solve(self) -> Vector:
         """B^+ g, of minimum norm."""
         null = self.eigvals == 0
         inverse = jnp.where(null, 0, 1 / jnp.where(null, 1, self.eigvals))
-        return self.basis @ (self.grad * inverse)
+        return vecmat(self.grad * inverse, self.rows)
 
     def step(self, radius: Scalar, alpha: Scalar) -> tuple[Vector, Scalar]:
         """The subproblem's solution in n-space and its alpha."""
@@ -118,14 +124,13 @@ class Spectral(eqx.Module):
 
         def length(alpha):
             p, inverse = coordinates(alpha)
-            p_norm = jnp.linalg.norm(p)
-            slope = -jnp.sum(p * p * inverse) / jnp.where(p_norm == 0, 1, p_norm)
-            return p_norm, slope
+            p_norm = norm(p)
+            return p_norm, -dot(p * p, inverse) / jnp.where(p_norm == 0, 1, p_norm)
 
-        g_norm = jnp.linalg.norm(self.grad)
+        g_norm = norm(self.grad)
         definite = jnp.all(self.eigvals > 0)
         alpha = solve_secular(length, g_norm, radius, alpha, definite)
-        p = self.basis @ coordinates(alpha)[0]
+        p = vecmat(coordinates(alpha)[0], self.rows)
         return _on_boundary(p, alpha, radius), alpha
 
 
@@ -164,7 +169,7 @@ class Cholesky(eqx.Module):
         return Cholesky(b, g, definite, fallback)
 
     def product(self, s: Vector) -> Vector:
-        return self.matrix @ s
+        return matvec(self.matrix, s)
 
     def step(self, radius: Scalar, alpha: Scalar) -> tuple[Vector, Scalar]:
         """The subproblem's solution and its alpha."""
@@ -188,9 +193,9 @@ class Cholesky(eqx.Module):
         def length(alpha):
             p, lower = solve(alpha)
             q = solve_lower(lower, p)
-            p_norm = jnp.linalg.norm(p)
-            return p_norm, -jnp.sum(q * q) / jnp.where(p_norm == 0, 1, p_norm)
+            p_norm = norm(p)
+            return p_norm, -dot(q, q) / jnp.where(p_norm == 0, 1, p_norm)
 
-        g_norm = jnp.linalg.norm(self.grad)
+        g_norm = norm(self.grad)
         alpha = solve_secular(length, g_norm, radius, alpha, self.definite)
         return _on_boundary(solve(alpha)[0], alpha, radius), alpha

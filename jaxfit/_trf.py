@@ -15,6 +15,7 @@ among the trust-region, reflected and gradient step follow Branch, Coleman and L
 as implemented in SciPy; what differs is listed in docs/how-a-fit-flows.md.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -27,9 +28,11 @@ from ._bounds import Bounds
 from ._check import check_tolerance, one_of, positive_int
 from ._function import Function
 from ._linearise import Linearisation, is_finite
+from ._pack import packing
 from ._reflect import Model, Step, propose_step
+from ._small import norm
 from ._status import Status
-from ._types import Count, Scalar, Vector
+from ._types import Count, Flag, Scalar, Vector
 
 
 LinearSolver = Literal["auto", "qr", "gram", "matrix_free"]
@@ -48,29 +51,33 @@ class History(eqx.Module):
         return History(*(jnp.full(steps, jnp.nan, dtype) for _ in range(4)))
 
     def record(self, state: "State") -> "History":
-        i = state.num_steps - 1
+        """With this step's entry; a closing pass, which is no step, goes nowhere."""
+        i = jnp.where(state.closed, self.cost.size, state.num_steps - 1)
         now = (state.cost, state.step_norm, state.radius, state.optimality)
         leaves = (self.cost, self.step_norm, self.radius, self.optimality)
         return History(*(a.at[i].set(v) for a, v in zip(leaves, now, strict=True)))
 
 
 class State(eqx.Module):
-    """The whole memory of a fit: loop carry and checkpoint. Nothing is longer than n.
+    """The whole memory of a fit: loop carry and checkpoint. Nothing is longer than n^2.
 
-    `radius` is 0 before the first step; `optimality` is that of the last linearisation.
+    `lin` is the last linearisation, at `x` once `closed`, and `optimality` is its;
+    `radius` is 0 before the first step.
     """
 
     x: Vector
+    inv_scale: Vector
+    lin: Any
     cost: Scalar
+    optimality: Scalar
     radius: Scalar
     alpha: Scalar
-    inv_scale: Vector
-    optimality: Scalar
     step_norm: Scalar
     num_steps: Count
     nfev: Count
     njev: Count
     status: Count
+    closed: Flag
     history: History | None
 
 
@@ -155,88 +162,90 @@ class TRF(eqx.Module):
         self.derivative = one_of("derivative", derivative, choices)
         self.history = bool(history)
 
-    def init(self, x: Vector, bounds: Bounds | None) -> State:
-        """The state before the first step, at `x` moved strictly inside its bounds."""
+    def init(self, x: Vector, bounds: Bounds | None, blank: Any) -> State:
+        """The state before the first step, at `x` moved strictly inside its bounds.
+
+        `blank` has the structure of the linearisations to come. A start outside its
+        bounds is never evaluated.
+        """
         zero, count = jnp.zeros((), x.dtype), jnp.zeros((), jnp.int32)
-        running = jnp.full((), Status.RUNNING, jnp.int32)
-        status = running
+        feasible = jnp.array(True)
         if bounds is not None:
-            status = jnp.where(bounds.contain(x), running, Status.INFEASIBLE_START)
-            x = jnp.where(status == Status.RUNNING, bounds.interior(x, 1e-10), x)
-        history = History.empty(self.max_steps, x.dtype) if self.history else None
+            feasible = bounds.contain(x)
+            x = jnp.where(feasible, bounds.interior(x, 1e-10), x)
+        status = jnp.where(feasible, Status.RUNNING, Status.INFEASIBLE_START)
         return State(
             x=x,
-            cost=jnp.full((), jnp.nan, x.dtype),
+            inv_scale=jnp.zeros_like(x),
+            lin=blank,
+            cost=jnp.full_like(zero, jnp.inf),
+            optimality=jnp.full_like(zero, jnp.inf),
             radius=zero,
             alpha=zero,
-            inv_scale=jnp.zeros_like(x),
-            optimality=jnp.full((), jnp.nan, x.dtype),
             step_norm=zero,
             num_steps=count,
             nfev=count,
             njev=count,
-            status=status,
-            history=history,
+            status=status.astype(count.dtype),
+            closed=~feasible,
+            history=History.empty(self.max_steps, x.dtype) if self.history else None,
         )
-
-    def running(self, state: State) -> Array:
-        """Whether another outer step is due."""
-        return state.status == Status.RUNNING
 
     def prepare(
         self, state: State, lin: Linearisation, bounds: Bounds | None
     ) -> tuple[State, Model]:
-        """Scale the variables, test `gtol`, factor the subproblem: once a step."""
-        x, first = state.x, state.num_steps == 0
-        finite = is_finite(lin)
-        # A failed lane goes on with zeros: LAPACK may be slow on NaN.
-        lin = jax.tree.map(lambda a: jnp.where(finite, a, 0), lin)
-        g, cost = lin.grad, lin.cost
+        """Scale the variables, test `gtol`, factor the subproblem: once a step.
+
+        A fit that has ended passes here once more, to know its solution's
+        linearisation; that closes it.
+        """
+        x, g, cost = state.x, lin.grad, lin.cost
         inv_scale = self._inv_scale(state.inv_scale, lin)
         scale = 1 / jnp.where(inv_scale == 0, 1, inv_scale)
 
         # |r| is the length of a parameter in scaled variables s = x / scale, in which
         # J has unit columns: all that follows is free of units.
         r_norm = jnp.sqrt(2 * cost)
-        if bounds is None:
-            d, c = scale, None
-            vg, reach = g, 1.0
-        else:
+        safe_norm = jnp.where(r_norm > 0, r_norm, 1)
+        d, c, vg, reach = scale, None, g, 1
+        if bounds is not None:
             v, dv = bounds.coleman_li(x, g)
-            v = jnp.where(bounds.fixed, 0, v)
-            towards = dv != 0
-            vg = v * g
-            reach = jnp.where(
-                towards, jnp.minimum(1, v / jnp.where(r_norm > 0, scale * r_norm, 1)), 1
-            )
-            reach = jnp.where(bounds.fixed, 0, reach)
-            d = jnp.where(towards | bounds.fixed, jnp.sqrt(v * scale), scale)
-            c = jnp.where(bounds.fixed, 1, scale * g * dv)
-        cosine = jnp.max(jnp.abs(g) * scale * reach) / jnp.where(r_norm > 0, r_norm, 1)
+            fixed, towards = bounds.fixed, (dv != 0) & ~bounds.fixed
+            reach = jnp.where(towards, jnp.minimum(1, v / (scale * safe_norm)), 1)
+            reach = jnp.where(fixed, 0, reach)
+            vg = jnp.where(fixed, 0, v * g)
+            d = jnp.sqrt(jnp.where(towards, v * scale, scale**2))
+            d = jnp.where(fixed, 0, d)
+            c = jnp.where(fixed, 1, jnp.where(towards, scale * g * dv, 0))
+        cosine = jnp.max(jnp.abs(g) * scale * reach) / safe_norm
         optimality = jnp.max(jnp.abs(vg))
+
+        first, running = state.num_steps == 0, state.status == Status.RUNNING
+        finite = is_finite(lin)
+        failed = jnp.where(first, Status.NONFINITE_START, Status.NONFINITE_JACOBIAN)
         converged = (cosine <= self._tol(self.gtol, 0.75, x)) | (
             optimality <= self.atol
         )
+        status = jnp.where(running & converged, Status.GTOL, state.status)
+        status = jnp.where(finite, status, failed).astype(state.status.dtype)
 
         # The first radius is the start's own length; a start at 0 has none, and takes
         # that of the residual, the length of a Gauss-Newton step on unit columns.
-        size = jnp.linalg.norm(x / jnp.where(d > 0, d, jnp.inf))
-        size = jnp.where(size > 0, size, jnp.where(r_norm > 0, r_norm, 1))
-        failed = jnp.where(first, Status.NONFINITE_START, Status.NONFINITE_JACOBIAN)
-        status = jnp.where(converged, Status.GTOL, state.status)
-        state = State(
-            x=x,
-            cost=jnp.where(finite, cost, jnp.inf),
-            radius=jnp.where(first, size, state.radius),
-            alpha=state.alpha,
+        size = norm(x / jnp.where(d > 0, d, jnp.inf))
+        size = jnp.where(size > 0, size, safe_norm)
+        state = dataclasses.replace(
+            state,
             inv_scale=inv_scale,
-            optimality=jnp.where(finite, optimality, jnp.inf),
+            lin=lin.summary(),
+            cost=cost,
+            optimality=optimality,
+            radius=jnp.where(first, size, state.radius),
             step_norm=jnp.zeros_like(cost),
-            num_steps=state.num_steps + 1,
-            nfev=state.nfev + first.astype(state.nfev.dtype),
+            num_steps=state.num_steps + running,
+            nfev=state.nfev + first,
             njev=state.njev + 1,
-            status=jnp.where(finite, status, failed).astype(state.status.dtype),
-            history=state.history,
+            status=status,
+            closed=status != Status.RUNNING,
         )
         theta = jnp.maximum(0.995, 1 - cosine)
         return state, Model(lin.subproblem(d, c), d, d * g, theta)
@@ -256,7 +265,7 @@ class TRF(eqx.Module):
         eps = jnp.finfo(x.dtype).eps
         finite = jnp.isfinite(cost)
         actual = jnp.where(finite, state.cost - cost, -jnp.inf)
-        p_norm = jnp.linalg.norm(step.p_h)
+        p_norm = norm(step.p_h)
         positive = step.predicted > 0
         ratio = jnp.where(
             positive, actual / jnp.where(positive, step.predicted, 1), -1.0
@@ -274,8 +283,8 @@ class TRF(eqx.Module):
         on_boundary = p_norm > 0.95 * state.radius
         grown = jnp.where((ratio > 0.75) & on_boundary, 2 * state.radius, shrunk)
 
-        s_norm = jnp.linalg.norm((x - state.x) * state.inv_scale)
-        x_norm = jnp.linalg.norm(state.x * state.inv_scale)
+        s_norm = norm((x - state.x) * state.inv_scale)
+        x_norm = norm(state.x * state.inv_scale)
         negligible = step.predicted <= ftol
         small_gain = jnp.where(unranked, negligible, (actual < ftol) & (ratio > 0.25))
         # A rejected step that is merely short proves nothing: the radius may have been
@@ -293,33 +302,23 @@ class TRF(eqx.Module):
                 jnp.where(small_step, Status.XTOL, state.status),
             ),
         )
-        state = State(
+        state = dataclasses.replace(
+            state,
             x=jnp.where(accepted, x, state.x),
             cost=jnp.where(accepted, cost, state.cost),
             radius=grown,
             alpha=step.alpha * state.radius / jnp.where(grown > 0, grown, 1),
-            inv_scale=state.inv_scale,
-            optimality=state.optimality,
             step_norm=jnp.where(accepted, s_norm, 0),
-            num_steps=state.num_steps,
             nfev=state.nfev + 1,
-            njev=state.njev,
             status=status.astype(state.status.dtype),
-            history=state.history,
         )
         return state, accepted
 
-    def close(self, state: State) -> State:
-        """The end of an outer step: record it, and count it against `max_steps`."""
-        spent = self.running(state) & (state.num_steps >= self.max_steps)
+    def finish(self, state: State) -> State:
+        """The end of an outer step: count it against `max_steps`."""
+        spent = (state.status == Status.RUNNING) & (state.num_steps >= self.max_steps)
         status = jnp.where(spent, Status.MAX_STEPS, state.status)
-        history = None if state.history is None else state.history.record(state)
-        return eqx.tree_at(
-            lambda s: (s.status, s.history),
-            state,
-            (status.astype(state.status.dtype), history),
-            is_leaf=lambda leaf: leaf is None,
-        )
+        return dataclasses.replace(state, status=status.astype(state.status.dtype))
 
     def minimise(
         self,
@@ -327,27 +326,46 @@ class TRF(eqx.Module):
         linearise: Callable[[Vector], Linearisation],
         x: Vector,
         bounds: Bounds | None,
+        blank: Any,
     ) -> State:
         """The fused driver: the whole fit as one `while_loop` over a `scan`."""
+        start = self.init(x, bounds, blank)
+        history = start.history
+        start = dataclasses.replace(start, history=None)
+        settled = jnp.array(False)
+        pack, unpack = packing((start, settled), x.dtype)
 
-        def step(state):
+        def step(carry):
+            vector, history = carry
+            state, _ = unpack(vector)
             state, model = self.prepare(state, linearise(state.x), bounds)
 
-            def trial(carry, _):
-                def go(carry):
-                    _, state = carry
+            def trial(vector, _):
+                def go(vector):
+                    state, _ = unpack(vector)
                     x, step = self.propose(state, model, bounds)
                     state, accepted = self.judge(state, x, step, cost(x))
-                    return accepted | ~self.running(state), state
+                    settled = accepted | (state.status != Status.RUNNING)
+                    return pack((state, settled))
 
-                return jax.lax.cond(carry[0], lambda carry: carry, go, carry), None
+                _, settled = unpack(vector)
+                return jax.lax.cond(settled, lambda vector: vector, go, vector), None
 
-            start = (~self.running(state), state)
-            (_, state), _ = jax.lax.scan(trial, start, None, length=self.trials)
-            return self.close(state)
+            vector = pack((state, state.closed))
+            vector, _ = jax.lax.scan(trial, vector, None, length=self.trials)
+            state, _ = unpack(vector)
+            if history is not None:
+                history = history.record(state)
+            return pack((self.finish(state), settled)), history
 
-        # Lambdas, since JAX hashes what it is given and a bound method hashes its arrays.
-        return jax.lax.while_loop(lambda s: self.running(s), step, self.init(x, bounds))
+        def running(carry):
+            state, _ = unpack(carry[0])
+            return ~state.closed
+
+        carry = pack((start, settled)), history
+        vector, history = jax.lax.while_loop(running, step, carry)
+        state, _ = unpack(vector)
+        return dataclasses.replace(state, history=history)
 
     def _inv_scale(self, previous: Vector, lin: Linearisation) -> Vector:
         if self.x_scale is None:
@@ -371,3 +389,4 @@ def _x_scale(x_scale) -> Array | None:
             f"`x_scale` must be 'jac' or positive finite numbers, got {x_scale!r}."
         )
     return scale
+

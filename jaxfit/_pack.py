@@ -1,0 +1,46 @@
+"""A small PyTree with all its scalars in one vector of floats.
+
+XLA compiles and calls kernels for every array that a loop carries. With the scalars in
+one vector, written by one chain of selects, the scalar arithmetic of a step melts into
+one kernel. Integers are exact in a float up to 1/eps (16 million in float32), far above
+any count here.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def packing(example: Any, dtype) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """`pack` and `unpack` for PyTrees of the structure of `example`."""
+    leaves, treedef = jax.tree.flatten(example)
+    is_scalar = [jnp.ndim(leaf) == 0 for leaf in leaves]
+
+    def pack(tree):
+        parts = jax.tree.leaves(tree)
+        scalars = [a for a, small in zip(parts, is_scalar, strict=True) if small]
+        rest = [a for a, small in zip(parts, is_scalar, strict=True) if not small]
+        return stack_scalars(scalars, dtype), rest
+
+    def unpack(packed):
+        vector, rest = packed
+        scalars, rest = list(vector), list(rest)
+        parts = [
+            (scalars if small else rest).pop(0).astype(leaf.dtype)
+            for leaf, small in zip(leaves, is_scalar, strict=True)
+        ]
+        return jax.tree.unflatten(treedef, parts)
+
+    return pack, unpack
+
+
+def stack_scalars(scalars, dtype):
+    """`jnp.stack` of scalars that stays elementwise: a concatenation breaks fusion."""
+    index = np.arange(len(scalars))
+    vector = jnp.zeros(len(scalars), dtype)
+    for i, scalar in enumerate(scalars):
+        vector = jnp.where(index == i, scalar.astype(dtype), vector)
+    return vector
