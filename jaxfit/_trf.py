@@ -73,6 +73,7 @@ class State(eqx.Module):
     radius: Scalar
     alpha: Scalar
     step_norm: Scalar
+    promise: Scalar  # reduction predicted by the last step too small for the cost
     num_steps: Count
     nfev: Count
     njev: Count
@@ -134,7 +135,7 @@ class TRF(eqx.Module):
         xtol: float | None = None,
         gtol: float | None = None,
         atol: float = 0.0,
-        max_steps: int = 1000,
+        max_steps: int = 2000,
         trials: int = 4,
         x_scale: Literal["jac"] | ArrayLike = "jac",
         linear_solver: LinearSolver = "auto",
@@ -183,6 +184,7 @@ class TRF(eqx.Module):
             radius=zero,
             alpha=zero,
             step_norm=zero,
+            promise=jnp.full_like(zero, jnp.inf),
             num_steps=count,
             nfev=count,
             njev=count,
@@ -273,20 +275,26 @@ class TRF(eqx.Module):
 
         # Below its own rounding error the cost can rank points no longer, while the
         # gradient still can: a step that promises less than that is taken unless the
-        # cost is visibly worse. What the gradient itself cannot see is (8 eps)^2.
+        # cost is visibly worse. Once such steps promise no less than the one before,
+        # the gradient is rounding error too, and the fit has reached its end.
         noise = 8 * eps * state.cost
-        ftol = jnp.maximum(self._tol(self.ftol, 1, x), (8 * eps) ** 2) * state.cost
+        ftol = self._tol(self.ftol, 1, x) * state.cost
         unranked = finite & (step.predicted <= noise) & (actual >= -noise)
+        exhausted = unranked & (step.predicted >= state.promise)
         accepted = (actual > 0) | unranked
 
-        shrunk = jnp.where(ratio < 0.25, 0.25 * p_norm, state.radius)
-        on_boundary = p_norm > 0.95 * state.radius
-        grown = jnp.where((ratio > 0.75) & on_boundary, 2 * state.radius, shrunk)
+        # Where the cost cannot rank, the ratio is noise and tells the radius nothing.
+        poor = (ratio < 0.25) & ~unranked
+        shrunk = jnp.where(poor, 0.25 * p_norm, state.radius)
+        good = (ratio > 0.75) & ~unranked & (p_norm > 0.95 * state.radius)
+        grown = jnp.where(good, 2 * state.radius, shrunk)
 
         s_norm = norm((x - state.x) * state.inv_scale)
         x_norm = norm(state.x * state.inv_scale)
         negligible = step.predicted <= ftol
-        small_gain = jnp.where(unranked, negligible, (actual < ftol) & (ratio > 0.25))
+        small_gain = jnp.where(
+            unranked, negligible | exhausted, (actual < ftol) & (ratio > 0.25)
+        )
         # A rejected step that is merely short proves nothing: the radius may have been
         # cut by points where the model is not finite. It counts once the reduction it
         # promised was negligible too.
@@ -309,6 +317,7 @@ class TRF(eqx.Module):
             radius=grown,
             alpha=step.alpha * state.radius / jnp.where(grown > 0, grown, 1),
             step_norm=jnp.where(accepted, s_norm, 0),
+            promise=jnp.where(unranked, step.predicted, jnp.inf),
             nfev=state.nfev + 1,
             status=status.astype(state.status.dtype),
         )
