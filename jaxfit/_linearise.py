@@ -21,9 +21,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._small import matvec, triangle, vecmat
+from ._small import UNROLL, matvec, triangle, vecmat
 from ._subproblem import Cholesky, Spectral, Subproblem, Subspace
 from ._types import Flag, Matrix, Scalar, Vector
+
+
+# The columns of J, one array for each parameter: a tuple, or the rows of J'.
+Columns = tuple[Float[Array, " b"], ...] | Float[Array, "n b"]
 
 
 class Linearisation(Protocol):
@@ -84,12 +88,22 @@ class Triangle(eqx.Module):
         nan = jnp.full((n, n), jnp.nan, dtype)
         return Triangle(nan[0, 0], nan, nan[0], _cut(n, m, dtype))
 
-    @classmethod
+    @staticmethod
+    def zero(n: int, m: int, block: int, dtype) -> "Triangle":
+        """The linearisation of no rows at all, out of m to come."""
+        none = jnp.zeros((n, n), dtype)
+        return Triangle(none[0, 0], none, none[0], _cut(n, m, dtype))
+
+    @staticmethod
     def of_rows(
-        cls, cost: Scalar, r: Float[Array, " m"], jt: Float[Array, "n m"]
+        cost: Float[Array, " b"], r: Float[Array, " b"], columns: Columns
     ) -> "Triangle":
-        cut = _cut(*jt.shape, jt.dtype)
-        return cls._of_columns(cost, jnp.concatenate([jt, r[None]]), cut)
+        """Of b rows, with the cost of each."""
+        cut = _cut(len(columns), r.size, r.dtype)
+        return Triangle._of_columns(jnp.sum(cost), jnp.stack([*columns, r]), cut)
+
+    def total(self) -> "Triangle":
+        return self
 
     @classmethod
     def _of_columns(cls, cost, columns, cut) -> "Triangle":
@@ -153,11 +167,31 @@ class Gram(eqx.Module):
         nan = jnp.full((n, n), jnp.nan, dtype)
         return Gram(nan[0, 0], nan[0], nan)
 
-    @classmethod
+    @staticmethod
+    def zero(n: int, m: int, block: int, dtype) -> "Gram | Products":
+        """The linearisation of no rows at all."""
+        if n <= UNROLL:
+            none = jnp.zeros(block, dtype)
+            pairs = n * (n + 1) // 2
+            return Products(none, (none,) * n, (none,) * pairs)
+        none = jnp.zeros((n, n), dtype)
+        return Gram(none[0, 0], none[0], none)
+
+    @staticmethod
     def of_rows(
-        cls, cost: Scalar, r: Float[Array, " m"], jt: Float[Array, "n m"]
-    ) -> "Gram":
-        return cls(cost, jt @ r, jt @ jt.T)
+        cost: Float[Array, " b"], r: Float[Array, " b"], columns: Columns
+    ) -> "Gram | Products":
+        """Of b rows, with the cost of each; `total()` is the linearisation."""
+        n = len(columns)
+        if n > UNROLL:
+            jt = jnp.asarray(columns)
+            return Gram(jnp.sum(cost), jt @ r, jt @ jt.T)
+        grad = tuple(column * r for column in columns)
+        pairs = tuple(columns[i] * columns[j] for i in range(n) for j in range(i, n))
+        return Products(cost, grad, pairs)
+
+    def total(self) -> "Gram":
+        return self
 
     def __add__(self, other: "Gram") -> "Gram":
         return jax.tree.map(jnp.add, self, other)
@@ -181,6 +215,33 @@ class Gram(eqx.Module):
     def _hat(self, d, c):
         b = self.gram * d * d[:, None]
         return b if c is None else b + jnp.diag(c)
+
+
+class Products(eqx.Module):
+    """The products whose sums over the rows make a `Gram`, row by row.
+
+    For few parameters a block is added to the next product by product, and the sum over
+    the rows is left to the end: plain elementwise arithmetic, which vectorises, where a
+    product of two thin matrices does not. On one CPU core a pass over 1e6 points of
+    a 3-parameter model takes 3.4 ms this way and 5.6 ms by matrix products.
+    """
+
+    cost: Float[Array, " b"]
+    grad: tuple[Float[Array, " b"], ...]
+    pairs: tuple[Float[Array, " b"], ...]  # J_i J_j for i <= j
+
+    def __add__(self, other: "Products") -> "Products":
+        return jax.tree.map(jnp.add, self, other)
+
+    def total(self) -> Gram:
+        n = len(self.grad)
+        sums = iter([jnp.sum(pair) for pair in self.pairs])
+        rows = [[jnp.zeros(())] * n for _ in range(n)]
+        for i in range(n):
+            for j in range(i, n):
+                rows[i][j] = rows[j][i] = next(sums)
+        grad = jnp.stack([jnp.sum(g) for g in self.grad])
+        return Gram(jnp.sum(self.cost), grad, jnp.stack([jnp.stack(r) for r in rows]))
 
 
 class Slope(eqx.Module):

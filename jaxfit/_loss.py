@@ -63,10 +63,10 @@ class Loss(eqx.Module):
 
     def robustify(
         self, r: Float[Array, " m"]
-    ) -> tuple[Scalar, Float[Array, " m"], Float[Array, " m"] | None]:
-        """Cost, corrected residual and row scale (None where all are 1)."""
+    ) -> tuple[Float[Array, " m"], Float[Array, " m"], Float[Array, " m"] | None]:
+        """Cost of each row, corrected residual and row scale (None if all are 1)."""
         if self.rho is None:
-            return self.cost(r), r, None
+            return 0.5 * r * r, r, None
         z = (r / self.f_scale) ** 2
         ones = jnp.ones_like(z)
 
@@ -75,7 +75,7 @@ class Loss(eqx.Module):
 
         (rho, d_rho), (_, d2_rho) = jax.jvp(slope, (z,), (ones,))
         row_scale = jnp.sqrt(jnp.maximum(d_rho + 2 * d2_rho * z, 1e-3 * d_rho))
-        cost = 0.5 * self.f_scale**2 * jnp.sum(rho)
+        cost = 0.5 * self.f_scale**2 * rho
         # rho' may underflow to 0 for an outlier: its row is then 0.
         used = row_scale > 0
         return cost, r * d_rho / jnp.where(used, row_scale, 1), row_scale

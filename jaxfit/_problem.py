@@ -175,7 +175,9 @@ def curve_problem(
     if mask is not None:
         mask = jax.tree.map(_boolean, _like(mask, y, "mask", "y"))
     if sigma is not None:
-        sigma = _like(_real_tree(sigma, "sigma", inexact=True), y, "sigma", "y")
+        # One standard deviation for all stays one number: no array as long as y.
+        sigma = _real_tree(sigma, "sigma", inexact=True)
+        sigma = _like(sigma, y, "sigma", "y", keep_scalars=True)
         _check_sigma(sigma, mask)
     if mask is not None:
         x, y, sigma = _fill_masked(x, y, sigma, mask)
@@ -257,7 +259,7 @@ def _same_structure(tree, like, name: str, like_name: str) -> None:
         raise ValueError(f"{name} has structure {got} but {like_name} has {want}.")
 
 
-def _like(prefix, tree, name: str, tree_name: str):
+def _like(prefix, tree, name: str, tree_name: str, keep_scalars: bool = False):
     """`prefix` broadcast to the structure and shapes of `tree`."""
     try:
         full = jax.tree.broadcast(prefix, tree)
@@ -278,7 +280,8 @@ def _like(prefix, tree, name: str, tree_name: str):
                 f"`{name}{where}` has shape {leaf.shape}, which does not fit "
                 f"`{tree_name}{where}` of shape {shape}."
             )
-        return jnp.broadcast_to(leaf, shape)
+        scalar = keep_scalars and leaf.ndim == 0
+        return leaf if scalar else jnp.broadcast_to(leaf, shape)
 
     return jax.tree_util.tree_map_with_path(broadcast, full, tree)
 
@@ -334,6 +337,7 @@ def _check_sigma(sigma, mask) -> None:
         value = np.asarray(leaf)
         bad = ~(np.isfinite(value) & (value > 0)) & np.asarray(used)
         if bad.any():
+            value = np.broadcast_to(value, bad.shape)
             index = tuple(int(i) for i in np.argwhere(bad)[0])
             raise ValueError(
                 f"`sigma` must be positive and finite, got {value[index]} at {index}: "

@@ -160,11 +160,15 @@ class Cholesky(eqx.Module):
     @staticmethod
     def of_matrix(b: Matrix, g: Vector) -> "Cholesky":
         _, definite = cholesky(b)
-        zeros = Spectral(jnp.zeros_like(b), jnp.zeros_like(g), jnp.zeros_like(g))
+        # The loop replaces what it carries, B by V' and g by V'g: were B a constant of
+        # the loop, XLA would move the eigenvalues out of it and always compute them.
         fallback, _ = jax.lax.while_loop(
             lambda carry: carry[1],
-            lambda _: (Spectral.of_matrix(b, g), jnp.array(False)),
-            (zeros, ~definite),
+            lambda carry: (
+                Spectral.of_matrix(carry[0].rows, carry[0].grad),
+                jnp.array(False),
+            ),
+            (Spectral(b, jnp.zeros_like(g), g), ~definite),
         )
         return Cholesky(b, g, definite, fallback)
 

@@ -104,6 +104,9 @@ class TRF(eqx.Module):
         (J'J by Cholesky, the cheapest), "matrix_free" (never forms J), or "auto".
     - `jacobian`: "forward", "reverse", or a function with the arguments of the residual
         (or of the model) that returns what `jax.jacobian` of it would.
+    - `chunk_size`: rows of data visited at a time. "auto" cuts data that do not fit the
+        cache, on CPUs, if the residual is proven to treat rows one by one; a number
+        insists; None never cuts.
     - `cg_steps`: products with J'J that a matrix-free step may use.
     - `derivative`: "hessian" differentiates a fit by the exact Hessian of its cost,
         "gauss_newton" by J'J.
@@ -125,6 +128,7 @@ class TRF(eqx.Module):
     max_steps: int = eqx.field(static=True)
     trials: int = eqx.field(static=True)
     linear_solver: LinearSolver = eqx.field(static=True)
+    chunk_size: int | Literal["auto"] | None = eqx.field(static=True)
     cg_steps: int = eqx.field(static=True)
     derivative: Literal["hessian", "gauss_newton"] = eqx.field(static=True)
     history: bool = eqx.field(static=True)
@@ -140,6 +144,7 @@ class TRF(eqx.Module):
         x_scale: Literal["jac"] | ArrayLike = "jac",
         linear_solver: LinearSolver = "auto",
         jacobian: Literal["forward", "reverse"] | Callable = "forward",
+        chunk_size: int | Literal["auto"] | None = "auto",
         cg_steps: int = 500,
         derivative: Literal["hessian", "gauss_newton"] = "hessian",
         history: bool = False,
@@ -151,6 +156,11 @@ class TRF(eqx.Module):
         self.max_steps = positive_int("max_steps", max_steps)
         self.trials = positive_int("trials", trials)
         self.cg_steps = positive_int("cg_steps", cg_steps)
+        if isinstance(chunk_size, str):
+            one_of("chunk_size", chunk_size, Literal["auto"])
+        elif chunk_size is not None:
+            chunk_size = positive_int("chunk_size", chunk_size)
+        self.chunk_size = chunk_size
         self.x_scale = _x_scale(x_scale)
         self.linear_solver = one_of("linear_solver", linear_solver, LinearSolver)
         if isinstance(jacobian, str):

@@ -1,0 +1,192 @@
+"""Whether a traced function treats its rows one by one.
+
+A model is row-wise when row i of its result depends on row i of its data and on nothing
+of the other rows. Only then can data be cut into blocks that are visited one after the
+other. The answer is read from the jaxpr, so it holds for all values: every variable is
+followed from the inputs on, and so is the axis along which its rows lie. What is not
+known to be row-wise is not: the answer errs on the safe side, with a reason.
+"""
+
+import math
+from typing import NamedTuple
+
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+
+class _Var(NamedTuple):
+    """The axis of the rows (None: does not depend on them) and the axes along which
+    all entries are equal."""
+
+    rows: int | None = None
+    uniform: frozenset = frozenset()
+
+
+class _Mixed(Exception):
+    """Raised within this file with the reason why rows mix."""
+
+
+_ELEMENTWISE = frozenset(
+    "abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e "
+    "cbrt ceil clamp convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv "
+    "erfc exp exp2 expm1 floor ge gt igamma igammac imag integer_pow is_finite le lgamma "
+    "log log1p logistic lt max min mul ne neg nextafter not or polygamma pow real "
+    "reduce_precision regularized_incomplete_beta rem round rsqrt select_n sign sin sinh "
+    "sqrt square stop_gradient sub tan tanh xor zeta".split()
+)
+_REDUCTIONS = frozenset(
+    "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum "
+    "reduce_xor".split()
+)
+_CUMULATIVE = frozenset("cumlogsumexp cummax cummin cumprod cumsum".split())
+
+
+def why_not_rowwise(jaxpr: Jaxpr, is_row_data: list[bool]) -> str | None:
+    """None if every output has its rows along axis 0 and treats them one by one.
+
+    `is_row_data` tells which inputs hold rows along axis 0. Otherwise the reason.
+    """
+    inputs = [_Var(rows=0) if is_row else _Var() for is_row in is_row_data]
+    try:
+        outputs = _follow(jaxpr, inputs)
+    except _Mixed as reason:
+        return str(reason)
+    if all(out.rows == 0 for out in outputs):
+        return None
+    return "the result's first axis is not that of the data's rows"
+
+
+def _follow(jaxpr: Jaxpr, inputs: list[_Var]) -> list[_Var]:
+    known = {var: _Var() for var in jaxpr.constvars}
+    known.update(zip(jaxpr.invars, inputs, strict=True))
+
+    def read(atom):
+        return _Var() if isinstance(atom, Literal) else known[atom]
+
+    for eqn in jaxpr.eqns:
+        args = [read(atom) for atom in eqn.invars]
+        known.update(zip(eqn.outvars, _outputs(eqn, args), strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _outputs(eqn, args: list[_Var]) -> list[_Var]:
+    """What one equation makes of its inputs."""
+    name, params = eqn.primitive.name, eqn.params
+    inner = next(
+        (params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params), None
+    )
+    if inner is not None and name not in ("scan", "while", "cond"):
+        return _follow(inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner, args)
+    shapes = [atom.aval.shape for atom in eqn.invars]
+    if name in _ELEMENTWISE:
+        return [_elementwise(name, args, shapes)] * len(eqn.outvars)
+    if name == "broadcast_in_dim":
+        return [_broadcast(args[0], shapes[0], params)]
+    if name == "iota":
+        axes = set(range(len(params["shape"]))) - {params["dimension"]}
+        return [_Var(uniform=frozenset(axes))]
+    if name == "reshape":
+        return [_reshape(args[0], shapes[0], params["new_sizes"])]
+    if all(arg.rows is None for arg in args):
+        return [_Var()] * len(eqn.outvars)
+    if name == "dot_general":
+        return [_dot(args, shapes, params["dimension_numbers"])]
+    if name == "concatenate":
+        var = _elementwise(name, args, shapes)
+        return [_keep(name, var, {params["dimension"]})]
+
+    if any(arg.rows is not None for arg in args[1:]):
+        raise _Mixed(f"`{name}` is not known to treat rows one by one")
+    var, shape = args[0], shapes[0]
+    if name == "transpose":
+        return [_moved(var, {a: i for i, a in enumerate(params["permutation"])})]
+    if name == "squeeze" or name in _REDUCTIONS:
+        gone = params["dimensions"] if name == "squeeze" else params["axes"]
+        _keep(name, var, set(gone))
+        left = [a for a in range(len(shape)) if a not in gone]
+        return [_moved(var, {a: i for i, a in enumerate(left)})]
+    if name in _CUMULATIVE:
+        return [_keep(name, var, {params["axis"]})]
+    if name == "rev":
+        return [_keep(name, var, set(params["dimensions"]))]
+    if name == "sort":
+        return [_keep(name, var, {params["dimension"]})] * len(eqn.outvars)
+    if name in ("slice", "dynamic_slice"):
+        sizes = eqn.outvars[0].aval.shape
+        cut = {a for a, size in enumerate(shape) if sizes[a] != size}
+        return [_keep(name, var, cut)]
+    if name == "split":
+        return [_keep(name, var, {params["axis"]})] * len(eqn.outvars)
+    raise _Mixed(f"`{name}` is not known to treat rows one by one")
+
+
+def _keep(name: str, var: _Var, touched: set) -> _Var:
+    """The variable after an operation along the axes `touched`."""
+    if var.rows in touched:
+        raise _Mixed(f"`{name}` works along the rows")
+    return var._replace(uniform=var.uniform - touched)
+
+
+def _moved(var: _Var, to: dict) -> _Var:
+    """The variable after its axes moved; axes that are not in `to` are gone."""
+    rows = None if var.rows is None else to[var.rows]
+    return _Var(rows, frozenset(to[a] for a in var.uniform if a in to))
+
+
+def _elementwise(name: str, args: list[_Var], shapes) -> _Var:
+    """Rows must lie along one axis; what is not row data must not vary along it."""
+    arrays = [arg for arg, shape in zip(args, shapes, strict=True) if shape]
+    if not arrays:
+        return _Var()
+    axes = {arg.rows for arg in arrays if arg.rows is not None}
+    uniform = frozenset.intersection(*(arg.uniform for arg in arrays))
+    if not axes:
+        return _Var(uniform=uniform)
+    if len(axes) > 1:
+        raise _Mixed(f"`{name}` pairs every row with every other")
+    (axis,) = axes
+    if any(arg.rows is None and axis not in arg.uniform for arg in arrays):
+        raise _Mixed(f"`{name}` meets an array as long as the data that is not data")
+    return _Var(axis, uniform)
+
+
+def _broadcast(var: _Var, shape, params) -> _Var:
+    target, placed = params["shape"], params["broadcast_dimensions"]
+    moved = _moved(var, dict(enumerate(placed)))
+    new = set(range(len(target))) - set(placed)
+    stretched = {b for a, b in enumerate(placed) if shape[a] != target[b]}
+    if var.rows is not None and placed[var.rows] in stretched:
+        raise _Mixed("a single row is broadcast")
+    return moved._replace(uniform=moved.uniform | new | stretched)
+
+
+def _reshape(var: _Var, shape, new_shape) -> _Var:
+    """An axis survives a reshape that leaves as many entries before it."""
+
+    def survives(axis):
+        before = math.prod(shape[:axis])
+        for b, size in enumerate(new_shape):
+            if math.prod(new_shape[:b]) == before and size == shape[axis]:
+                return b
+        return None
+
+    to = {a: survives(a) for a in range(len(shape))}
+    if var.rows is not None and to[var.rows] is None:
+        raise _Mixed("`reshape` folds the rows into another axis")
+    return _moved(var, {a: b for a, b in to.items() if b is not None})
+
+
+def _dot(args: list[_Var], shapes, dimension_numbers) -> _Var:
+    """Rows of one factor as a free axis; the other must not depend on them."""
+    contract, batch = dimension_numbers
+    if all(arg.rows is not None for arg in args):
+        raise _Mixed("`dot_general` multiplies rows by rows")
+    side = 0 if args[0].rows is not None else 1
+    axis = args[side].rows
+    if axis in contract[side] or axis in batch[side]:
+        raise _Mixed("`dot_general` sums over the rows")
+    free = [
+        [a for a in range(len(shape)) if a not in c and a not in b]
+        for shape, c, b in zip(shapes, contract, batch, strict=True)
+    ]
+    before = len(batch[0]) + (len(free[0]) if side else 0)
+    return _Var(rows=before + free[side].index(axis))
