@@ -4,7 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._covariance import covariance
 from ._status import Status
@@ -36,16 +36,33 @@ class Solution(eqx.Module):
     params: PyTree[Array]
     cost: Scalar
     optimality: Scalar
-    status: Count
-    nfev: Count
-    njev: Count
-    num_steps: Count
+    counts: Int[Array, "... 4"]  # status, nfev, njev, num_steps: one array, not four
     active_mask: PyTree[Array]
     grad: PyTree[Array]
     linearisation: Any
     num_rows: Count
     fixed: Bool[Array, " n"] | None
     history: History | None
+
+    @property
+    def status(self) -> Int[Array, "..."]:
+        """The outcome, as the integer of a `Status`."""
+        return self.counts[..., 0]
+
+    @property
+    def nfev(self) -> Int[Array, "..."]:
+        """The number of evaluations of the residual."""
+        return self.counts[..., 1]
+
+    @property
+    def njev(self) -> Int[Array, "..."]:
+        """The number of evaluations of the Jacobian."""
+        return self.counts[..., 2]
+
+    @property
+    def num_steps(self) -> Int[Array, "..."]:
+        """The number of outer steps."""
+        return self.counts[..., 3]
 
     @property
     def success(self) -> Flag:

@@ -25,56 +25,60 @@ from ._types import Flag, Matrix, Scalar, Vector
 
 # The step needs no more than its length right to 1%: the radius itself is a heuristic.
 _RTOL, _MAX_NEWTON = 0.01, 10
+_LAST, _END = -1, -2
 
 
 def solve_secular(
-    length: Callable[[Scalar], tuple[Scalar, Scalar]],
-    g_norm: Scalar,
+    solve: Callable[[Scalar], tuple[Float[Array, " k"], Scalar]],
+    g: Float[Array, " k"],
     radius: Scalar,
-    alpha: Scalar,
+    guess: Scalar,
     definite: Flag,
-) -> Scalar:
-    """Return alpha >= 0 with |p(alpha)| <= radius, equal to 1% where alpha > 0.
+) -> tuple[Float[Array, " k"], Scalar]:
+    """Return p(alpha) of length at most `radius`, and alpha.
 
-    `length(alpha)` returns |p| and d|p|/d alpha. `alpha` is a first guess and
+    `solve(alpha)` returns p(alpha) and p' (dp/dalpha), `guess` is a first alpha > 0 and
     `definite` tells whether B is nonsingular, so that p(0) has a slope to start from.
+
+    The loop goes through three phases, told by its count: 0 tries alpha = 0; 1 and more
+    are Newton iterations; -1 evaluates p at the last alpha. All of it is one loop
+    over a few scalars in one vector, because that compiles to one kernel.
     """
 
-    def newton_root(p_norm, slope):
-        return (p_norm - radius) / jnp.where(slope < 0, -slope, 1)
-
     def more(carry):
-        return (carry[3] > 0) & (carry[3] <= _MAX_NEWTON)
+        return carry[0][3] > _END
 
-    # The carry is one vector (alpha, lower, upper, count), count -1 meaning done: XLA
-    # compiles a kernel for every array that a loop carries.
-    def newton(carry):
-        alpha, lower, upper, count = carry
+    def turn(carry):
+        alpha, lower, upper, count = carry[0]
+        first, last = count == 0, count == _LAST
         middle = jnp.maximum(0.001 * upper, jnp.sqrt(lower * upper))
         outside = (alpha < lower) | (alpha > upper) | (alpha == 0)
-        alpha = jnp.where(outside, middle, alpha)
-        p_norm, slope = length(alpha)
-        root = newton_root(p_norm, slope)
-        upper = jnp.where(p_norm < radius, alpha, upper)
-        lower = jnp.maximum(lower, alpha + root)
-        done = jnp.abs(p_norm - radius) < _RTOL * radius
-        alpha = alpha + root * (p_norm / radius)
-        count = jnp.where(done, -1, count + 1)
-        return stack_scalars([alpha, lower, upper, count], alpha.dtype)
+        alpha = jnp.where(outside & ~first & ~last, middle, alpha)
+        p, p_dp = solve(alpha)
+        p_norm = norm(p)
+        slope = p_dp / jnp.where(p_norm == 0, 1, p_norm)
+        root = (p_norm - radius) / jnp.where(slope < 0, -slope, 1)
 
-    p_norm, slope = length(jnp.zeros_like(alpha))
-    inside = p_norm <= radius
-    lower = jnp.where(definite, jnp.maximum(newton_root(p_norm, slope), 0), 0)
-    count = jnp.where(inside, -1, 1)
-    alpha = jnp.where(inside, 0, alpha)
-    start = stack_scalars([alpha, lower, g_norm / radius, count], alpha.dtype)
-    return jax.lax.while_loop(more, newton, start)[0]
+        inside = first & (p_norm <= radius)
+        close = jnp.abs(p_norm - radius) < _RTOL * radius
+        finished = inside | last
+        tried = close | (count >= _MAX_NEWTON)
+        upper = jnp.where(
+            first, norm(g) / radius, jnp.where(p_norm < radius, alpha, upper)
+        )
+        lower = jnp.where(
+            first, jnp.where(definite, root, 0), jnp.maximum(lower, alpha + root)
+        )
+        better = jnp.where(first, guess, alpha + root * (p_norm / radius))
+        count = jnp.where(finished, _END, jnp.where(tried & ~first, _LAST, count + 1))
+        alpha = jnp.where(finished, alpha, better)
+        # On the boundary p was right to 1% only: it is made exact.
+        p = p * jnp.where(last, radius / jnp.where(p_norm == 0, 1, p_norm), 1)
+        return stack_scalars([alpha, lower, upper, count], guess.dtype), p
 
-
-def _on_boundary(p: Vector, alpha: Scalar, radius: Scalar) -> Vector:
-    """p scaled to the length `radius` where alpha > 0: it was right to 1% only."""
-    length = norm(p)
-    return p * jnp.where(alpha > 0, radius / jnp.where(length == 0, 1, length), 1)
+    start = jnp.zeros(4, guess.dtype), jnp.zeros_like(g)
+    scalars, p = jax.lax.while_loop(more, turn, start)
+    return p, scalars[0]
 
 
 class Subproblem(Protocol):
@@ -116,22 +120,17 @@ class Spectral(eqx.Module):
     def step(self, radius: Scalar, alpha: Scalar) -> tuple[Vector, Scalar]:
         """The subproblem's solution in n-space and its alpha."""
 
-        def coordinates(alpha):
+        def solve(alpha):
             shifted = self.eigvals + alpha
             null = shifted == 0
             inverse = jnp.where(null, 0, 1 / jnp.where(null, 1, shifted))
-            return -self.grad * inverse, inverse
+            p = -self.grad * inverse
+            return p, -dot(p * p, inverse)
 
-        def length(alpha):
-            p, inverse = coordinates(alpha)
-            p_norm = norm(p)
-            return p_norm, -dot(p * p, inverse) / jnp.where(p_norm == 0, 1, p_norm)
-
-        g_norm = norm(self.grad)
-        definite = jnp.all(self.eigvals > 0)
-        alpha = solve_secular(length, g_norm, radius, alpha, definite)
-        p = vecmat(coordinates(alpha)[0], self.rows)
-        return _on_boundary(p, alpha, radius), alpha
+        # Sorted, so the ends tell: upwards by eigh, downwards by svd.
+        definite = (self.eigvals[0] > 0) & (self.eigvals[-1] > 0)
+        p, alpha = solve_secular(solve, self.grad, radius, alpha, definite)
+        return vecmat(p, self.rows), alpha
 
 
 class Subspace(eqx.Module):
@@ -191,15 +190,8 @@ class Cholesky(eqx.Module):
 
         def solve(alpha):
             lower, _ = cholesky(self.matrix + alpha * eye)
-            half = solve_lower(lower, self.grad)
-            return -solve_upper(lower, half), lower
-
-        def length(alpha):
-            p, lower = solve(alpha)
+            p = -solve_upper(lower, solve_lower(lower, self.grad))
             q = solve_lower(lower, p)
-            p_norm = norm(p)
-            return p_norm, -dot(q, q) / jnp.where(p_norm == 0, 1, p_norm)
+            return p, -dot(q, q)
 
-        g_norm = norm(self.grad)
-        alpha = solve_secular(length, g_norm, radius, alpha, self.definite)
-        return _on_boundary(solve(alpha)[0], alpha, radius), alpha
+        return solve_secular(solve, self.grad, radius, alpha, self.definite)

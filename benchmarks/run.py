@@ -1,0 +1,90 @@
+"""Run benchmarks, keep what they found, and write the tables of docs/benchmarks.md.
+
+    python benchmarks/run.py [names...] [--quick]    run all or some; print and keep
+    python benchmarks/run.py --tables                rewrite the tables of the page
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from _measure import HERE, ROOT, fresh, machine, versions
+from _report import as_markdown, as_text
+
+
+NAMES = (
+    "nist",
+    "classic",
+    "one_fit",
+    "first_call",
+    "lanes",
+    "derivatives",
+    "memory",
+    "matrix_free",
+)
+RESULTS = HERE / "results"
+PAGE = ROOT / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+
+
+def run(name: str, quick: bool) -> dict[str, Any]:
+    """The report of one script, run in a process of its own."""
+    start = time.perf_counter()
+    result = fresh(name, "main", quick)
+    return {
+        **result,
+        "quick": quick,
+        "seconds": time.perf_counter() - start,
+        "versions": versions(),
+        "machine": fresh("_measure", "machine"),
+    }
+
+
+def keep(name: str, result: dict[str, Any]) -> None:
+    """Write the result; a quick one never replaces a full one."""
+    old = load(name)
+    if result["quick"] and old is not None and not old["quick"]:
+        print(f"{name}: the full result in {RESULTS.name}/ is kept\n")
+        return
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def load(name: str) -> dict[str, Any] | None:
+    """The kept result, or None."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def page(text: str, results: dict[str, dict[str, Any] | None]) -> str:
+    """The page with the tables of these results between its markers."""
+    head, rest = text.split(BEGIN)
+    _, tail = rest.split(END)
+    sections = [as_markdown(name, result) for name, result in results.items()]
+    return "\n\n".join([head + BEGIN, *sections, END + tail])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help=f"some of {', '.join(NAMES)}")
+    parser.add_argument("--quick", action="store_true", help="few and small: a trial")
+    parser.add_argument("--tables", action="store_true", help="only rewrite the page")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(NAMES):
+        parser.error(f"no such script: {', '.join(sorted(unknown))}")
+    if options.tables:
+        found = {name: load(name) for name in NAMES}
+        PAGE.write_text(page(PAGE.read_text(), found))
+        return
+    for name in options.names or NAMES:
+        result = run(name, options.quick)
+        keep(name, result)
+        print(as_text(name, result), flush=True)
+
+
+if __name__ == "__main__":
+    main()
