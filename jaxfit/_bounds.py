@@ -45,14 +45,14 @@ class Bounds(eqx.Module):
         room = jnp.where(s > 0, self.upper - x, self.lower - x)
         strides = jnp.where(s == 0, jnp.inf, room / jnp.where(s == 0, 1, s))
         stride = jnp.min(strides)
-        return stride, (strides == stride) & (s != 0)
+        return stride, (strides == stride) & jnp.isfinite(strides)
 
     def interior(self, x: Vector, rstep: float = 0.0) -> Vector:
         """x moved to a distance of at least `rstep` (relative) from every bound.
 
         With `rstep=0` the distance is a unit of rounding, never a denormal number: XLA
-        flushes those to zero, which would leave x on the bound and freeze it there. The
-        distance never exceeds a thousandth of ub - lb, so that a narrow box keeps its
+        flushes those to zero, which would leave x on the bound and freeze it there. Beyond
+        that it never exceeds a thousandth of ub - lb, so that a narrow box keeps its
         shape. Fixed parameters stay where they are.
         """
         info = jnp.finfo(x.dtype)
@@ -61,8 +61,9 @@ class Bounds(eqx.Module):
 
         def gap(bound):
             size = jnp.where(jnp.isfinite(bound), jnp.abs(bound), 0.0)
-            relative = rstep * jnp.maximum(size, 1.0) if rstep else eps * size
-            return jnp.minimum(jnp.maximum(relative, tiny / eps), 1e-3 * width)
+            relative = jnp.maximum(eps * size, rstep * jnp.maximum(size, 1.0))
+            room = jnp.maximum(1e-3 * width, jnp.minimum(eps * size, 0.5 * width))
+            return jnp.minimum(jnp.maximum(relative, tiny / eps), room)
 
         inside = jnp.clip(x, self.lower + gap(self.lower), self.upper - gap(self.upper))
         return jnp.where(self.fixed, self.lower, inside)

@@ -7,12 +7,13 @@ variance; the others keep the one they would have with those held fixed.
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool
 
 from ._linearise import Dense
-from ._types import Matrix, Vector
+from ._types import Matrix
 
 
-def covariance(lin: Dense, fixed: Vector | None) -> Matrix:
+def covariance(lin: Dense, fixed: Bool[Array, " n"] | None) -> Matrix:
     """(J'J)^-1, with 0 for fixed parameters (they are known exactly).
 
     Rows and columns of undetermined parameters are NaN but for an infinite variance.

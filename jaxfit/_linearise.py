@@ -14,7 +14,7 @@ matrix is B = diag(d) J'J diag(d) + diag(c) and whose gradient is d g.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -30,6 +30,7 @@ from ._types import Flag, Matrix, Scalar, Vector
 Columns = tuple[Float[Array, " b"], ...] | Float[Array, "n b"]
 
 
+@runtime_checkable
 class Linearisation(Protocol):
     """What the loop asks of a form."""
 
@@ -57,6 +58,7 @@ class Linearisation(Protocol):
         ...
 
 
+@runtime_checkable
 class Dense(Linearisation, Protocol):
     """A form that holds all of J'J, so that it has an inverse."""
 

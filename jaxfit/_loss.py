@@ -24,7 +24,8 @@ from ._types import Scalar
 
 
 def _soft_l1(z):
-    return 2 * (jnp.sqrt(1 + z) - 1)
+    # 2 (sqrt(1 + z) - 1) without the cancellation at small z, where inliers are.
+    return 2 * z / (jnp.sqrt(1 + z) + 1)
 
 
 def _huber(z):

@@ -76,6 +76,8 @@ def _outputs(eqn, args: list[_Var]) -> list[_Var]:
     )
     if inner is not None and name not in ("scan", "while", "cond"):
         return _follow(inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner, args)
+    if name == "scan":
+        return _scan(params, args)
     shapes = [atom.aval.shape for atom in eqn.invars]
     if name in _ELEMENTWISE:
         return [_elementwise(name, args, shapes)] * len(eqn.outvars)
@@ -117,6 +119,39 @@ def _outputs(eqn, args: list[_Var]) -> list[_Var]:
     if name == "split":
         return [_keep(name, var, {params["axis"]})] * len(eqn.outvars)
     raise _Mixed(f"`{name}` is not known to treat rows one by one")
+
+
+def _scan(params, args: list[_Var]) -> list[_Var]:
+    """A loop over something else than rows, `jnp.polyval` over its coefficients say."""
+    consts = args[: params["num_consts"]]
+    carry = args[len(consts) : len(consts) + params["num_carry"]]
+    xs = args[len(consts) + len(carry) :]
+    if any(x.rows == 0 for x in xs):
+        raise _Mixed("`scan` visits the rows one after the other")
+    xs = [_moved(x, {a: a - 1 for a in [x.rows, *x.uniform] if a}) for x in xs]
+    # The carry's kind settles after as many turns as it has parts, at the most.
+    for _ in range(len(carry) + 1):
+        outputs = _follow(params["jaxpr"].jaxpr, [*consts, *carry, *xs])
+        turned = outputs[: len(carry)]
+        met = [_met(a, b) for a, b in zip(carry, turned, strict=True)]
+        if met == carry:
+            break
+        carry = met
+    else:
+        raise _Mixed("`scan` carries rows in a way that is not followed")
+    ys = outputs[len(carry) :]
+    return carry + [_moved(y, {a: a + 1 for a in [y.rows, *y.uniform] if a is not None}) for y in ys]
+
+
+def _met(a: _Var, b: _Var) -> _Var:
+    """What is true of a variable that is either `a` or `b`."""
+    rows = {var.rows for var in (a, b)} - {None}
+    if len(rows) > 1:
+        raise _Mixed("`scan` moves the rows to another axis")
+    axis = rows.pop() if rows else None
+    if axis is not None and any(v.rows is None and axis not in v.uniform for v in (a, b)):
+        raise _Mixed("`scan` starts from an array as long as the data that is not data")
+    return _Var(axis, a.uniform & b.uniform)
 
 
 def _keep(name: str, var: _Var, touched: set) -> _Var:

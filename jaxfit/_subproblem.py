@@ -11,7 +11,7 @@ each alpha: less work for large n, and plain arithmetic for lanes of small fits.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -81,6 +81,7 @@ def solve_secular(
     return p, scalars[0]
 
 
+@runtime_checkable
 class Subproblem(Protocol):
     """A factored model of the cost around x: many radii, one factorisation."""
 

@@ -287,7 +287,7 @@ class TRF(eqx.Module):
         # gradient still can: a step that promises less than that is taken unless the
         # cost is visibly worse. Once such steps promise no less than the one before,
         # the gradient is rounding error too, and the fit has reached its end.
-        noise = 8 * eps * state.cost
+        noise = 64 * eps * state.cost
         ftol = self._tol(self.ftol, 1, x) * state.cost
         unranked = finite & (step.predicted <= noise) & (actual >= -noise)
         exhausted = unranked & (step.predicted >= state.promise)
@@ -392,7 +392,7 @@ class TRF(eqx.Module):
         return jnp.broadcast_to(1 / self.x_scale.astype(previous.dtype), previous.shape)
 
     @staticmethod
-    def _tol(tol: ArrayLike | None, power: float, x: Vector) -> ArrayLike:
+    def _tol(tol: ArrayLike | None, power: float | int, x: Vector) -> ArrayLike:
         return float(jnp.finfo(x.dtype).eps) ** power if tol is None else tol
 
 
