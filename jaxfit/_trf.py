@@ -285,26 +285,26 @@ class TRF(eqx.Module):
 
         # Below its own rounding error the cost can rank points no longer, while the
         # gradient still can: a step that promises less than that is taken unless the
-        # cost is visibly worse. Once such steps promise no less than the one before,
-        # the gradient is rounding error too, and the fit has reached its end.
+        # cost is visibly worse. What such steps promise should fall from one to the
+        # next, as the gradient does. Where it does not the step overshot, for want of
+        # curvature in J'J, or the gradient has come to its own rounding error.
         noise = 64 * eps * state.cost
         ftol = self._tol(self.ftol, 1, x) * state.cost
         unranked = finite & (step.predicted <= noise) & (actual >= -noise)
-        exhausted = unranked & (step.predicted >= state.promise)
+        falling = step.predicted < state.promise
         accepted = (actual > 0) | unranked
 
-        # Where the cost cannot rank, the ratio is noise and tells the radius nothing.
-        poor = (ratio < 0.25) & ~unranked
-        shrunk = jnp.where(poor, 0.25 * p_norm, state.radius)
-        good = (ratio > 0.75) & ~unranked & (p_norm > 0.95 * state.radius)
-        grown = jnp.where(good, 2 * state.radius, shrunk)
+        good = (ratio > 0.75) & ~unranked
+        poor = jnp.where(unranked, ~falling, ratio < 0.25)
+        on_boundary = p_norm > 0.95 * state.radius
+        radius = jnp.where(good & on_boundary, 2 * state.radius, state.radius)
+        radius = jnp.where(poor, 0.25 * p_norm, radius)
 
         s_norm = norm((x - state.x) * state.inv_scale)
         x_norm = norm(state.x * state.inv_scale)
-        negligible = step.predicted <= ftol
-        small_gain = jnp.where(
-            unranked, negligible | exhausted, (actual < ftol) & (ratio > 0.25)
-        )
+        # What the gradient itself cannot see is a promise of (8 eps)^2 of the cost.
+        negligible = step.predicted <= jnp.maximum(ftol, (8 * eps) ** 2 * state.cost)
+        small_gain = jnp.where(unranked, negligible, (actual < ftol) & (ratio > 0.25))
         # A rejected step that is merely short proves nothing: the radius may have been
         # cut by points where the model is not finite. It counts once the reduction it
         # promised was negligible too.
@@ -324,8 +324,8 @@ class TRF(eqx.Module):
             state,
             x=jnp.where(accepted, x, state.x),
             cost=jnp.where(accepted, cost, state.cost),
-            radius=grown,
-            alpha=step.alpha * state.radius / jnp.where(grown > 0, grown, 1),
+            radius=radius,
+            alpha=step.alpha * state.radius / jnp.where(radius > 0, radius, 1),
             step_norm=jnp.where(accepted, s_norm, 0),
             promise=jnp.where(unranked, step.predicted, jnp.inf),
             nfev=state.nfev + 1,

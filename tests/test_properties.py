@@ -147,7 +147,10 @@ def test_all_back_ends_agree(seed, active):
     x, y, sigma, _ = data(seed)
     upper = np.array([0.9 if active else 20.0, 20.0, 20.0])
     qr, gram, free = by_all(x, y, sigma, upper)
-    np.testing.assert_allclose(gram.params, qr.params, rtol=1e-8, atol=1e-9)
-    np.testing.assert_allclose(free.params, qr.params, rtol=1e-8, atol=1e-9)
+    # Where the bound makes a large residual, J'J misses half of the curvature: such fits
+    # end by shrinking their steps to nothing, at the cost's own resolution sqrt(eps).
+    rtol = 1e-7 if active else 1e-9
+    np.testing.assert_allclose(gram.params, qr.params, rtol=rtol)
+    np.testing.assert_allclose(free.params, qr.params, rtol=rtol)
     np.testing.assert_array_equal(gram.active_mask, qr.active_mask)
     np.testing.assert_allclose(gram.covariance(), qr.covariance(), rtol=1e-6)

@@ -20,17 +20,20 @@ BY_NAME = {case.name: case for case in CASES}
 
 # A case costs a second, to compile it. These are looked at in every run, the others in
 # the slow ones.
-QUICK = frozenset(
-    "rosenbrock freudenstein_roth powell_badly_scaled brown_badly_scaled beale "
-    "helical_valley meyer powell_singular wood kowalik_osborne osborne_1 watson_6 "
-    "linear_rank_1 chebyquad_8 underdetermined boxbod decay brown_dennis madsen "
-    "variably_dimensioned "
-    "rosenbrock_upper hs_1 hs_2 hs_25 hs_38 beale_degenerate jennrich_corner meyer_upper "
-    "kowalik_box osborne_1_box nnls decay_rate_cap saturation_near_bound "
-    "underdetermined_box brown_dennis_gay "
-    "rosenbrock_soft_l1 decay_soft_l1 decay_huber decay_cauchy decay_arctan "
-    "osborne_1_huber decay_huber_box peak_cauchy_box logistic_arctan_box".split()
-)
+_QUICK = """
+    rosenbrock freudenstein_roth powell_badly_scaled brown_badly_scaled beale
+    helical_valley meyer powell_singular wood kowalik_osborne osborne_1 watson_6
+    linear_rank_1 chebyquad_8 underdetermined boxbod decay brown_dennis madsen
+    variably_dimensioned
+
+    rosenbrock_upper hs_1 hs_2 hs_25 hs_38 beale_degenerate jennrich_corner
+    kowalik_box osborne_1_box nnls decay_rate_cap saturation_near_bound meyer_upper
+    underdetermined_box brown_dennis_gay
+
+    rosenbrock_soft_l1 decay_soft_l1 decay_huber decay_cauchy decay_arctan
+    osborne_1_huber decay_huber_box peak_cauchy_box logistic_arctan_box
+"""
+QUICK = frozenset(_QUICK.split())
 
 # Starts from which the two go to different minima, and SciPy's is the lower one. Where
 # trial steps are long a last bit decides which valley a fit ends in.
@@ -74,6 +77,10 @@ def outcomes(name: str, factor: float) -> tuple[Outcome, Outcome]:
         Outcome(float(mine.cost), bool(mine.success), int(mine.nfev)),
         Outcome(theirs.cost, theirs.status > 0, theirs.nfev),
     )
+
+
+def test_the_quick_cases_exist():
+    assert QUICK.issubset(BY_NAME)
 
 
 def each(cases):
