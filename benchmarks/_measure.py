@@ -21,6 +21,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PACKAGES = (
+    "jaxfit-kernel",
     "jax",
     "jaxlib",
     "equinox",

@@ -8,14 +8,14 @@ from typing import Any
 
 
 def report(
-    question: str,
+    doc: str | None,
     targets: list[dict[str, Any]],
     tables: list[dict[str, Any]],
     notes: list[str],
 ) -> dict[str, Any]:
-    """The result of one script."""
+    """The result of one script, whose docstring opens with its question."""
     return {
-        "question": question,
+        "question": (doc or "").partition("\n")[0],
         "targets": targets,
         "tables": tables,
         "notes": notes,

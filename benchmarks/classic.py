@@ -1,9 +1,9 @@
 """Does jaxfit reach the minima that SciPy's TRF reaches, at no more evaluations?
 
-The problems of tests/problems.py (More, Garbow and Hillstrom's and others; bounded and
-robust ones among them) from 1, 10 and 100 times their standard starts. Peer:
-scipy.optimize.least_squares(method="trf", x_scale="jac") with exact Jacobians. Both stop
-at ftol = xtol = 1e-8 and SciPy's gtol = 1e-8, which is jaxfit's atol.
+The problems of tests/problems.py (More, Garbow and Hillstrom's and others; bounded
+and robust ones among them) from 1, 10 and 100 times their standard starts. Peer:
+scipy.optimize.least_squares(method="trf", x_scale="jac") with exact Jacobians. Both
+stop at ftol = xtol = 1e-8 and SciPy's gtol = 1e-8, which is jaxfit's atol.
 """
 
 import warnings
@@ -88,7 +88,7 @@ def main(quick: bool) -> dict[str, Any]:
     both = sum(counts.values())
     names = len({case.name for case, _ in pairs})
     return report(
-        "Does jaxfit reach the minima that SciPy's TRF reaches, at no more evaluations?",
+        __doc__,
         [
             target(
                 f"higher minima than SciPy's among {both} runs: none",

@@ -78,6 +78,7 @@ def calls_of_the_model() -> dict[str, int]:
     def of(fn, *args):
         nonlocal count
         before = count
+        jax.clear_caches()
         jax.make_jaxpr(fn)(*args)
         return count - before
 
@@ -104,7 +105,7 @@ def main(quick: bool) -> dict[str, Any]:
     imported = statistics.median(imports)
     calls = fresh("first_call", "calls_of_the_model")
     return report(
-        "What does the first call cost: importing, tracing and compiling?",
+        __doc__,
         [
             target(
                 "first call over optimistix LM's: at most 1",

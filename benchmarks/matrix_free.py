@@ -1,8 +1,8 @@
 """Can it solve 20,000 equations in 20,000 unknowns without ever forming J?
 
 The Broyden tridiagonal problem (More, Garbow and Hillstrom 30) from -1, by
-TRF(linear_solver="matrix_free"). Peer: scipy.optimize.least_squares (trf, lsmr) told the
-sparsity of J and handed the exact sparse J. A dense J would take 3.2 GB.
+TRF(linear_solver="matrix_free"). Peer: scipy.optimize.least_squares (trf, lsmr) handed
+the exact J as a sparse matrix. A dense J would take 3.2 GB.
 """
 
 import resource
@@ -99,7 +99,7 @@ def main(quick: bool) -> dict[str, Any]:
     dense = 8 * size**2 / 1e6
     keys = ["seconds", "status", "nfev", "njev", "cost", "planned_mb", "peak_mb"]
     return report(
-        "Can it solve 20,000 equations in 20,000 unknowns without ever forming J?",
+        __doc__,
         [
             target("the fit succeeds", ours["status"], at_least=1),
             target("its cost: at most 1e-12", ours["cost"], at_most=1e-12),

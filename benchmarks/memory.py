@@ -1,8 +1,8 @@
 """How much memory does a fit of 1,000,000 points and 5 parameters take?
 
-What XLA plans for jit(solve): arguments, temporaries and outputs, over the size of x and
-y. Peer: optimistix LevenbergMarquardt, by the same count. And what the main loop carries
-from step to step, read from the jaxpr: nothing as long as the data.
+What XLA plans for jit(solve): arguments, temporaries and outputs, over the size of x
+and y. Peer: optimistix LevenbergMarquardt, by the same count. And what the main loop
+carries from step to step, read from the jaxpr: nothing as long as the data.
 """
 
 from collections.abc import Callable, Iterator
@@ -107,7 +107,7 @@ def main(quick: bool) -> dict[str, Any]:
         rows.append([name, *sizes, sizes[-1] / own, sizes[1] / own, carried(fn, args)])
     solution = jax.jit(jaxfit.solve)(mine, SOLVERS["jaxfit, gram"])
     return report(
-        "How much memory does a fit of 1,000,000 points and 5 parameters take?",
+        __doc__,
         [
             target(
                 "all memory with the Gram form over the data's own: at most 3",

@@ -1,17 +1,15 @@
 """Run benchmarks, keep what they found, and write the tables of docs/benchmarks.md.
 
-    python benchmarks/run.py [names...] [--quick]    run all or some; print and keep
-    python benchmarks/run.py --tables                rewrite the tables of the page
+`python benchmarks/run.py [names...] [--quick]` runs all or some, prints and keeps;
+`python benchmarks/run.py --tables` rewrites the tables of the page.
 """
 
 import argparse
 import json
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
-from _measure import HERE, ROOT, fresh, machine, versions
+from _measure import HERE, ROOT, fresh, versions
 from _report import as_markdown, as_text
 
 

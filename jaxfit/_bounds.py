@@ -12,7 +12,7 @@ A parameter with lb_i == ub_i is fixed.
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
 from ._types import Flag, Scalar, Vector
 
@@ -51,9 +51,9 @@ class Bounds(eqx.Module):
         """x moved to a distance of at least `rstep` (relative) from every bound.
 
         With `rstep=0` the distance is a unit of rounding, never a denormal number: XLA
-        flushes those to zero, which would leave x on the bound and freeze it there. Beyond
-        that it never exceeds a thousandth of ub - lb, so that a narrow box keeps its
-        shape. Fixed parameters stay where they are.
+        flushes those to zero, which would leave x on the bound and freeze it there.
+        Beyond that it never exceeds a thousandth of ub - lb, so that a narrow box keeps
+        its shape. Fixed parameters stay where they are.
         """
         info = jnp.finfo(x.dtype)
         eps, tiny = float(info.eps), float(info.tiny)

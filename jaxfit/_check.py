@@ -5,6 +5,13 @@ import operator
 from typing import Any, get_args
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array
+
+
+_NUMERIC = (jax.Array, np.ndarray, np.generic, complex, float, int)
 
 
 def one_of(name: str, value: Any, choices: Any) -> Any:
@@ -28,9 +35,90 @@ def positive_int(name: str, value: Any) -> int:
 
 def check_tolerance(name: str, value: Any) -> None:
     """Refuse a tolerance that is negative or not a number; None and tracers pass."""
-    if value is None or isinstance(value, jax.core.Tracer):
+    if value is None or isinstance(value, Tracer):
         return
     if not isinstance(value, float | int) and not hasattr(value, "dtype"):
         raise TypeError(f"`{name}` must be a number or None, got {value!r}.")
     if not (float(value) >= 0 and math.isfinite(value)):
         raise ValueError(f"`{name}` must be finite and not negative, got {value!r}.")
+
+
+def is_concrete(tree) -> bool:
+    """Whether all values can be looked at, that is, nothing is being traced."""
+    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def real_tree(tree, name: str, inexact: bool = False):
+    """The tree with array leaves; `inexact` turns integers into floats."""
+
+    def convert(path, leaf):
+        where = name + jax.tree_util.keystr(path)
+        if not isinstance(leaf, _NUMERIC):
+            raise TypeError(
+                f"`{where}` must be an array or a number, got {type(leaf).__name__}: "
+                "put anything else into the function."
+            )
+        array = jnp.asarray(leaf)
+        if jnp.issubdtype(array.dtype, jnp.complexfloating):
+            raise TypeError(
+                f"`{where}` must be real, got {array.dtype}: fit real and imaginary "
+                "parts as two arrays."
+            )
+        if inexact and not jnp.issubdtype(array.dtype, jnp.floating):
+            array = array.astype(jnp.result_type(float))
+        return array
+
+    return jax.tree_util.tree_map_with_path(convert, tree)
+
+
+def boolean(leaf) -> Array:
+    leaf = jnp.asarray(leaf)
+    if leaf.dtype != jnp.bool_:
+        raise TypeError(f"`mask` must be boolean, got {leaf.dtype}.")
+    return leaf
+
+
+def same_structure(tree, like, name: str, like_name: str) -> None:
+    got, want = jax.tree.structure(tree), jax.tree.structure(like)
+    if got != want:
+        raise ValueError(f"{name} has structure {got} but {like_name} has {want}.")
+
+
+def broadcast_like(prefix, tree, name: str, tree_name: str, keep_scalars: bool = False):
+    """`prefix` broadcast to the structure and shapes of `tree`."""
+    try:
+        full = jax.tree.broadcast(prefix, tree)
+    except ValueError as err:
+        raise ValueError(
+            f"`{name}` must be a number, a prefix of `{tree_name}` or a PyTree like "
+            f"it, got {jax.tree.structure(prefix)} for {jax.tree.structure(tree)}."
+        ) from err
+
+    def broadcast(path, leaf, like):
+        leaf, shape = jnp.asarray(leaf), jnp.shape(like)
+        if leaf.ndim > len(shape) or any(
+            a not in (1, b) for a, b in zip(leaf.shape[::-1], shape[::-1], strict=False)
+        ):
+            where = jax.tree_util.keystr(path)
+            raise ValueError(
+                f"`{name}{where}` has shape {leaf.shape}, which does not fit "
+                f"`{tree_name}{where}` of shape {shape}."
+            )
+        scalar = keep_scalars and leaf.ndim == 0
+        return leaf if scalar else jnp.broadcast_to(leaf, shape)
+
+    return jax.tree_util.tree_map_with_path(broadcast, full, tree)
+
+
+def refuse(bad, params, what: str, values=()) -> None:
+    """Raise a ValueError naming the first parameter for which `bad` holds."""
+    if not bad.any():
+        return
+    i = int(np.argmax(bad))
+    names = [
+        jax.tree_util.keystr(path) + (f"[{j}]" if np.ndim(leaf) else "")
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        for j in range(np.size(leaf))
+    ]
+    shown = ", ".join(f"{v[i]:g}" for v in values)
+    raise ValueError(f"{what} at params{names[i]}" + (f": {shown}." if shown else "."))

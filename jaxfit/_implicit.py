@@ -1,8 +1,8 @@
 """The derivative of a fit, by the implicit function theorem.
 
-A solution x satisfies F(x, theta) = v(x, g) * g = 0, with g the gradient of the cost and
-v the Coleman-Li vector, for all data theta: residual's closure, args, weights, loss scale
-and bounds. Therefore
+A solution x satisfies F(x, theta) = v(x, g) * g = 0, with g the gradient of the cost
+and v the Coleman-Li vector, for all data theta: the residual's closure, args, weights,
+loss scale and bounds. Therefore
 
     dx = -(dF/dx)^-1 dF/dtheta dtheta,      dF/dx = diag(v) H + diag(dv g)
 
@@ -16,15 +16,18 @@ The number of passes over the data does not depend on how many steps the fit too
 the rule is itself differentiable, so second derivatives work.
 """
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from ._bounds import Bounds
-from ._linearise import conjugate_gradients
+from ._matrix_free import conjugate_gradients
 from ._objective import Objective
+from ._state import State
 from ._subproblem import Spectral
-from ._trf import TRF, State
+from ._trf import TRF
 from ._types import Vector
 
 
@@ -43,8 +46,8 @@ def _minimise_jvp(primals, tangents):
     t_objective, t_bounds, _, _ = tangents
     state = minimise(objective, bounds, start, solver)
     x, ok = state.x, state.status >= 0
-    # Masked on the way in as well: reverse mode runs backwards, and there this keeps the
-    # NaN of a failed fit out of the cotangents that it shares with its neighbours.
+    # Masked on the way in as well: reverse mode runs backwards, and there this keeps
+    # the NaN of a failed fit out of the cotangents that it shares with its neighbours.
     t_objective, t_bounds = jax.tree.map(
         lambda t: jnp.where(ok, t, jnp.zeros_like(t)), (t_objective, t_bounds)
     )
@@ -108,16 +111,14 @@ def _solution_tangent(
     if objective.form == "matrix_free":
         matvec = product
 
-        def solve(matvec, b):
-            return conjugate_gradients(matvec, b, solver.cg_steps)
+        def solve(b):
+            return conjugate_gradients(product, b, solver.cg_steps)
     else:
         s = jax.vmap(product)(jnp.eye(x.size, dtype=x.dtype))
+        matvec = functools.partial(jnp.matmul, s)
 
-        def matvec(u):
-            return s @ u
-
-        def solve(_, b):
+        def solve(b):
             return Spectral.of_matrix(0.5 * (s + s.T), b).solve()
 
-    u = jax.lax.custom_linear_solve(matvec, -rhs, solve, symmetric=True)
+    u = jax.lax.custom_linear_solve(matvec, -rhs, lambda _, b: solve(b), symmetric=True)
     return d * u + t_fixed

@@ -71,8 +71,8 @@ class Loss(eqx.Module):
         z = (r / self.f_scale) ** 2
         ones = jnp.ones_like(z)
 
-        def slope(z):
-            return jax.jvp(self.rho, (z,), (ones,))
+        def slope(z, rho=self.rho):
+            return jax.jvp(rho, (z,), (ones,))
 
         (rho, d_rho), (_, d2_rho) = jax.jvp(slope, (z,), (ones,))
         row_scale = jnp.sqrt(jnp.maximum(d_rho + 2 * d2_rho * z, 1e-3 * d_rho))

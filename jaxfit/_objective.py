@@ -19,8 +19,9 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from ._linearise import Columns, Gram, Linearisation, MatrixFree, Slope, Triangle
+from ._linearise import Columns, Gram, Linearisation, Triangle
 from ._loss import Loss
+from ._matrix_free import MatrixFree, Slope
 from ._problem import Curve, Problem
 from ._rows import why_not_rowwise
 from ._small import UNROLL
@@ -28,19 +29,21 @@ from ._trf import TRF
 from ._types import Scalar, Vector
 
 
-# A block of this many numbers stays in the second-level cache of a CPU core. Fitting
-# 1e6 points of a 3-parameter model on one core took x ms a pass at blocks of ...
+# A block of this many numbers stays in the second-level cache of a CPU core.
 _BLOCK_NUMBERS = 2**17
 # Data of fewer numbers than this are not cut: they fit the cache as they are.
 _LARGE = 2**18
+
+
+Form = Literal["qr", "gram", "matrix_free"]
 
 
 class Objective(eqx.Module):
     """1/2 C^2 sum(rho(r(x)^2 / C^2)) of m residuals and n parameters.
 
     `residual(x, rows)` is the traced residual with everything else that it closes over,
-    `rows` all the data, `block_residual` the same traced for a block of rows. Arrays among the fields may be differentiated
-    and batched.
+    `rows` all the data, `block_residual` the same traced for a block of rows. Arrays
+    among the fields may be differentiated and batched.
     """
 
     residual: Callable[[Vector, Any], Array]
@@ -51,7 +54,7 @@ class Objective(eqx.Module):
     jacobian: Callable[[Vector, Any], Array] | None
     size: int = eqx.field(static=True)
     block: int = eqx.field(static=True)  # rows visited at a time
-    form: Literal["qr", "gram", "matrix_free"] = eqx.field(static=True)
+    form: Form = eqx.field(static=True)
     mode: Literal["forward", "reverse"] = eqx.field(static=True)
     cg_steps: int = eqx.field(static=True)
 
@@ -75,7 +78,7 @@ class Objective(eqx.Module):
             return ravel_pytree(r)[0].astype(x.dtype)
 
         rows = problem.args
-        program = eqx.filter_closure_convert(residual, x, rows)
+        program: Any = eqx.filter_closure_convert(residual, x, rows)
         size = program.out_struct.size
         if size == 0:
             raise ValueError("the residual is empty (m = 0): there are no data to fit.")
@@ -218,12 +221,12 @@ def _rows(rows, size: int, start, count: int):
     return jax.tree.map(cut, rows)
 
 
-def _plan(solver: TRF, size: int, n: int, program, rows) -> tuple[str, int]:
+def _plan(solver: TRF, size: int, n: int, program, rows) -> tuple[Form, int]:
     """The form of the linearisations and the number of rows to visit at a time."""
-    form = solver.linear_solver
     large = size * (n + 2) > _LARGE
-    if form == "auto":
-        form = "gram" if large else "qr"
+    form: Form = "gram" if large else "qr"
+    if solver.linear_solver != "auto":
+        form = solver.linear_solver
     wanted = solver.chunk_size
     if form == "matrix_free" or wanted is None or (wanted == "auto" and not large):
         if form == "matrix_free" and isinstance(wanted, int):
@@ -240,8 +243,8 @@ def _plan(solver: TRF, size: int, n: int, program, rows) -> tuple[str, int]:
     if wanted == "auto":
         return form, size
     raise ValueError(
-        f"`chunk_size` is {wanted}, but the residual is not row-wise: {reason}. Write it "
-        "so that each residual depends on its own row of the data alone, all of them "
+        f"`chunk_size` is {wanted}, but the residual is not row-wise: {reason}. Write "
+        "it so that each residual depends on its own row of the data alone, all data "
         "passed as `args` (or `x` and `y`), or leave chunk_size at 'auto'."
     )
 
@@ -263,8 +266,13 @@ def _flat_jacobian(problem: Problem, unravel, jacobian, x, rows, size):
                 "`params`: it must be structured like jax.jacobian(residual)."
             )
         columns = [
-            jnp.concatenate([b.reshape(-1, p.size) for b, p in zip(
-                blocks[i : i + len(leaves)], leaves, strict=True)], axis=1)
+            jnp.concatenate(
+                [
+                    b.reshape(-1, p.size)
+                    for b, p in zip(blocks[i : i + len(leaves)], leaves, strict=True)
+                ],
+                axis=1,
+            )
             for i in range(0, len(blocks), len(leaves))
         ]
         j = jnp.concatenate(columns).astype(x.dtype)

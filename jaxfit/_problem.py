@@ -1,6 +1,6 @@
 """What to fit: `Problem` (any residual) and `curve_problem` (a model of data).
 
-    minimise   1/2 C^2 sum(rho(r_i(params)^2 / C^2))   subject to   lower <= params <= upper
+    minimise  1/2 C^2 sum(rho(r_i(params)^2 / C^2)),  lower <= params <= upper
 
 with C = `f_scale`. Everything a user can get wrong is checked here, once, on concrete
 values; inside a trace only shapes and types are, and the values become outcomes.
@@ -17,6 +17,14 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, PyTree
 
 from ._bounds import Bounds
+from ._check import (
+    boolean,
+    broadcast_like,
+    is_concrete,
+    real_tree,
+    refuse,
+    same_structure,
+)
 from ._function import Function
 from ._loss import LOSSES, Loss
 
@@ -68,14 +76,14 @@ class Problem(eqx.Module):
     ):
         is_curve = isinstance(residual, Curve)
         self.residual = residual if is_curve else Function(residual, "residual")
-        self.params = _real_tree(params, "params", inexact=True)
-        self.args = _real_tree(args, "args")
+        self.params = real_tree(params, "params", inexact=True)
+        self.args = real_tree(args, "args")
         flat, _ = ravel_pytree(self.params)
         if flat.size == 0:
             raise ValueError("`params` holds no numbers: there is nothing to fit.")
         self.lower, self.upper = _flat_bounds(bounds, self.params, flat)
         self.loss = _loss(loss, f_scale, flat.dtype)
-        self.mask = None if mask is None else jax.tree.map(_boolean, mask)
+        self.mask = None if mask is None else jax.tree.map(boolean, mask)
 
     @property
     def bounds(self) -> Bounds | None:
@@ -92,7 +100,7 @@ class Curve(eqx.Module):
 
     def __call__(self, params, data: "CurveData"):
         predicted = self.model(data.x, params)
-        _same_structure(predicted, data.y, "the value of `model`", "`y`")
+        same_structure(predicted, data.y, "the value of `model`", "`y`")
 
         def difference(f, y):
             f = jnp.asarray(f)
@@ -168,16 +176,16 @@ def curve_problem(
     **Raises:** `TypeError` or `ValueError`, naming the argument; `sigma` must be
     positive and finite wherever `mask` is True.
     """
-    x = _real_tree(x, "x")
-    y = _real_tree(y, "y", inexact=True)
+    x = real_tree(x, "x")
+    y = real_tree(y, "y", inexact=True)
     if sum(leaf.size for leaf in jax.tree.leaves(y)) == 0:
         raise ValueError("`y` is empty: there are no data to fit.")
     if mask is not None:
-        mask = jax.tree.map(_boolean, _like(mask, y, "mask", "y"))
+        mask = jax.tree.map(boolean, broadcast_like(mask, y, "mask", "y"))
     if sigma is not None:
         # One standard deviation for all stays one number: no array as long as y.
-        sigma = _real_tree(sigma, "sigma", inexact=True)
-        sigma = _like(sigma, y, "sigma", "y", keep_scalars=True)
+        sigma = real_tree(sigma, "sigma", inexact=True)
+        sigma = broadcast_like(sigma, y, "sigma", "y", keep_scalars=True)
         _check_sigma(sigma, mask)
     if mask is not None:
         x, y, sigma = _fill_masked(x, y, sigma, mask)
@@ -217,75 +225,6 @@ def _fill_masked(x, y, sigma, mask):
     return jax.tree.map(fill, x), y, sigma
 
 
-def is_concrete(tree) -> bool:
-    """Whether all values can be looked at, that is, nothing is being traced."""
-    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
-
-
-def _real_tree(tree, name: str, inexact: bool = False):
-    """The tree with array leaves; `inexact` turns integers into floats."""
-
-    def convert(path, leaf):
-        where = name + jax.tree_util.keystr(path)
-        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | complex | float):
-            if not isinstance(leaf, int):
-                raise TypeError(
-                    f"`{where}` must be an array or a number, got "
-                    f"{type(leaf).__name__}: put anything else into the function."
-                )
-        array = jnp.asarray(leaf)
-        if jnp.issubdtype(array.dtype, jnp.complexfloating):
-            raise TypeError(
-                f"`{where}` must be real, got {array.dtype}: fit real and imaginary "
-                "parts as two arrays."
-            )
-        if inexact and not jnp.issubdtype(array.dtype, jnp.floating):
-            array = array.astype(jnp.result_type(float))
-        return array
-
-    return jax.tree_util.tree_map_with_path(convert, tree)
-
-
-def _boolean(leaf) -> Array:
-    leaf = jnp.asarray(leaf)
-    if leaf.dtype != jnp.bool_:
-        raise TypeError(f"`mask` must be boolean, got {leaf.dtype}.")
-    return leaf
-
-
-def _same_structure(tree, like, name: str, like_name: str) -> None:
-    got, want = jax.tree.structure(tree), jax.tree.structure(like)
-    if got != want:
-        raise ValueError(f"{name} has structure {got} but {like_name} has {want}.")
-
-
-def _like(prefix, tree, name: str, tree_name: str, keep_scalars: bool = False):
-    """`prefix` broadcast to the structure and shapes of `tree`."""
-    try:
-        full = jax.tree.broadcast(prefix, tree)
-    except ValueError as err:
-        raise ValueError(
-            f"`{name}` must be a number, a prefix of `{tree_name}` or a PyTree like "
-            f"it, got {jax.tree.structure(prefix)} for {jax.tree.structure(tree)}."
-        ) from err
-
-    def broadcast(path, leaf, like):
-        leaf, shape = jnp.asarray(leaf), jnp.shape(like)
-        if leaf.ndim > len(shape) or any(
-            a not in (1, b)
-            for a, b in zip(leaf.shape[::-1], shape[::-1], strict=False)
-        ):
-            where = jax.tree_util.keystr(path)
-            raise ValueError(
-                f"`{name}{where}` has shape {leaf.shape}, which does not fit "
-                f"`{tree_name}{where}` of shape {shape}."
-            )
-        scalar = keep_scalars and leaf.ndim == 0
-        return leaf if scalar else jnp.broadcast_to(leaf, shape)
-
-    return jax.tree_util.tree_map_with_path(broadcast, full, tree)
-
-
 def _flat_bounds(bounds, params, flat):
     """Lower and upper bound as vectors like `flat`, checked where they are known."""
     if bounds is None:
@@ -294,37 +233,23 @@ def _flat_bounds(bounds, params, flat):
         raise ValueError(
             f"`bounds` must be None or a pair (lower, upper), got {bounds!r}."
         )
-    lower, upper = (
-        ravel_pytree(_like(_real_tree(side, name), params, name, "params"))[0].astype(
-            flat.dtype
-        )
-        for side, name in zip(bounds, ("bounds[0]", "bounds[1]"), strict=True)
-    )
+
+    def vector(side, name):
+        full = broadcast_like(real_tree(side, name), params, name, "params")
+        return ravel_pytree(full)[0].astype(flat.dtype)
+
+    lower, upper = vector(bounds[0], "bounds[0]"), vector(bounds[1], "bounds[1]")
     if is_concrete((lower, upper)):
         lo, hi = np.asarray(lower), np.asarray(upper)
-        _refuse(np.isnan(lo) | np.isnan(hi), params, "`bounds` is NaN")
-        _refuse(lo > hi, params, "`bounds` has lower > upper", (lo, hi))
-        _refuse((lo == hi) & np.isinf(lo), params, "`bounds` is infinite on both sides")
+        refuse(np.isnan(lo) | np.isnan(hi), params, "`bounds` is NaN")
+        refuse(lo > hi, params, "`bounds` has lower > upper", (lo, hi))
+        refuse((lo == hi) & np.isinf(lo), params, "`bounds` is infinite on both sides")
         if is_concrete(flat):
             x = np.asarray(flat)
-            _refuse(
+            refuse(
                 (x < lo) | (x > hi), params, "`params` is outside `bounds`", (x, lo, hi)
             )
     return lower, upper
-
-
-def _refuse(bad, params, what: str, values=()) -> None:
-    """Raise a ValueError naming the first parameter for which `bad` holds."""
-    if not bad.any():
-        return
-    i = int(np.argmax(bad))
-    names = [
-        jax.tree_util.keystr(path) + (f"[{j}]" if np.ndim(leaf) else "")
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        for j in range(np.size(leaf))
-    ]
-    shown = ", ".join(f"{v[i]:g}" for v in values)
-    raise ValueError(f"{what} at params{names[i]}" + (f": {shown}." if shown else "."))
 
 
 def _check_sigma(sigma, mask) -> None:
@@ -332,8 +257,9 @@ def _check_sigma(sigma, mask) -> None:
         return
     masks = [True] if mask is None else jax.tree.leaves(mask)
     leaves = jax.tree.leaves(sigma)
-    for leaf, used in zip(leaves, masks * len(leaves) if mask is None else masks,
-                          strict=True):
+    for leaf, used in zip(
+        leaves, masks * len(leaves) if mask is None else masks, strict=True
+    ):
         value = np.asarray(leaf)
         bad = ~(np.isfinite(value) & (value > 0)) & np.asarray(used)
         if bad.any():

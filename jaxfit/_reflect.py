@@ -75,7 +75,9 @@ def _reflected(model, bounds, x, radius, p_h, linear, curvature):
     room = jnp.minimum(to_bound, to_radius)
     low = (1 - theta) * stride / jnp.where(room > 0, room, 1)
     high = jnp.where(room == to_bound, theta * to_bound, to_radius)
-    t, gain = _minimum_on(0.5 * dot(r_h, b_r), dot(g_h, r_h) + dot(p_cut, b_r), low, high)
+    t, gain = _minimum_on(
+        0.5 * dot(r_h, b_r), dot(g_h, r_h) + dot(p_cut, b_r), low, high
+    )
     bounced = p_cut + t * r_h
     on_bound = stride * linear + 0.5 * stride**2 * curvature
     possible = (room > 0) & (low <= high)

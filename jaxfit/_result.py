@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._covariance import covariance
+from ._state import History
 from ._status import Status
-from ._trf import History
 from ._types import Count, Flag, Scalar
 
 
@@ -93,8 +93,8 @@ class Solution(eqx.Module):
         """
         if self.linearisation is None:
             raise ValueError(
-                "a matrix-free fit forms no J'J and has no covariance: solve again with "
-                "TRF(linear_solver='qr'), from the solution."
+                "a matrix-free fit forms no J'J and has no covariance: solve again "
+                "from the solution with TRF(linear_solver='qr')."
             )
         inverse = covariance(self.linearisation, self.fixed)
         if not scaled:

@@ -26,18 +26,22 @@ class _Mixed(Exception):
 
 
 _ELEMENTWISE = frozenset(
-    "abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e "
-    "cbrt ceil clamp convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv "
-    "erfc exp exp2 expm1 floor ge gt igamma igammac imag integer_pow is_finite le lgamma "
-    "log log1p logistic lt max min mul ne neg nextafter not or polygamma pow real "
-    "reduce_precision regularized_incomplete_beta rem round rsqrt select_n sign sin sinh "
-    "sqrt square stop_gradient sub tan tanh xor zeta".split()
+    """
+    abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e
+    cbrt ceil clamp convert_element_type copy copy_p cos cosh digamma div eq erf
+    erf_inv erfc exp exp2 expm1 floor ge gt igamma igammac imag integer_pow is_finite le lgamma log
+    log1p logistic lt max min mul ne neg nextafter not or polygamma pow real
+    reduce_precision regularized_incomplete_beta rem round rsqrt select_n sign sin sinh
+    sqrt square stop_gradient sub tan tanh xor zeta
+    """.split()  # noqa: SIM905
 )
 _REDUCTIONS = frozenset(
-    "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum "
-    "reduce_xor".split()
+    """
+    argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum
+    reduce_xor
+    """.split()  # noqa: SIM905
 )
-_CUMULATIVE = frozenset("cumlogsumexp cummax cummin cumprod cumsum".split())
+_CUMULATIVE = frozenset({"cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum"})
 
 
 def why_not_rowwise(jaxpr: Jaxpr, is_row_data: list[bool]) -> str | None:
@@ -140,7 +144,9 @@ def _scan(params, args: list[_Var]) -> list[_Var]:
     else:
         raise _Mixed("`scan` carries rows in a way that is not followed")
     ys = outputs[len(carry) :]
-    return carry + [_moved(y, {a: a + 1 for a in [y.rows, *y.uniform] if a is not None}) for y in ys]
+    return carry + [
+        _moved(y, {a: a + 1 for a in [y.rows, *y.uniform] if a is not None}) for y in ys
+    ]
 
 
 def _met(a: _Var, b: _Var) -> _Var:
@@ -149,7 +155,9 @@ def _met(a: _Var, b: _Var) -> _Var:
     if len(rows) > 1:
         raise _Mixed("`scan` moves the rows to another axis")
     axis = rows.pop() if rows else None
-    if axis is not None and any(v.rows is None and axis not in v.uniform for v in (a, b)):
+    if axis is not None and any(
+        v.rows is None and axis not in v.uniform for v in (a, b)
+    ):
         raise _Mixed("`scan` starts from an array as long as the data that is not data")
     return _Var(axis, a.uniform & b.uniform)
 
@@ -224,4 +232,4 @@ def _dot(args: list[_Var], shapes, dimension_numbers) -> _Var:
         for shape, c, b in zip(shapes, contract, batch, strict=True)
     ]
     before = len(batch[0]) + (len(free[0]) if side else 0)
-    return _Var(rows=before + free[side].index(axis))
+    return _Var(rows=before + [a == axis for a in free[side]].index(True))

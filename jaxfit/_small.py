@@ -95,5 +95,6 @@ def triangle(columns: Float[Array, "n1 m"]) -> Float[Array, "n1 n1"]:
     """
     n1, m = columns.shape
     r = jnp.linalg.qr(columns.T, mode="r")
-    if m >= n1: return r
+    if m >= n1:
+        return r
     return jnp.concatenate([r, jnp.zeros((n1 - r.shape[0], n1), r.dtype)])

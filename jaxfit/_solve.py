@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from ._implicit import minimise
-from ._linearise import Slope
+from ._matrix_free import Slope
 from ._objective import Objective
 from ._problem import Problem
 from ._result import Solution

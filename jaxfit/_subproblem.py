@@ -89,8 +89,9 @@ class Subproblem(Protocol):
         """The minimiser within `radius` and its alpha, from a guess of alpha."""
         ...
 
-    def product(self, s: Vector) -> Vector:
-        """B s."""
+    @property
+    def product(self) -> Callable[[Vector], Vector]:
+        """s -> B s."""
         ...
 
 

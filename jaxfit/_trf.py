@@ -1,9 +1,9 @@
 """The Trust Region Reflective method as one traced loop.
 
 One outer step linearises at x, scales the variables and factors the subproblem
-(`prepare`); its trials propose a point from the current radius (`propose`), evaluate the
-cost there and accept or shrink (`judge`). The loop knows the data by two functions,
-`cost(x)` and `linearise(x)`, and carries nothing longer than n.
+(`prepare`); its trials propose a point from the current radius (`propose`), evaluate
+the cost there and accept or shrink (`judge`). The loop knows the data by two functions,
+`cost(x)` and `linearise(x)`, and carries nothing longer than n^2.
 
 Hat space. With jac scaling s_i = 1/|J_i| and the Coleman-Li vector v (see `_bounds`),
 
@@ -22,64 +22,21 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike
 
 from ._bounds import Bounds
-from ._check import check_tolerance, one_of, positive_int
+from ._check import check_tolerance, is_concrete, one_of, positive_int
 from ._function import Function
 from ._linearise import Linearisation, is_finite
 from ._pack import packing
 from ._reflect import Model, Step, propose_step
 from ._small import norm
+from ._state import History, State
 from ._status import Status
-from ._types import Count, Flag, Scalar, Vector
+from ._types import Scalar, Vector
 
 
 LinearSolver = Literal["auto", "qr", "gram", "matrix_free"]
-
-
-class History(eqx.Module):
-    """One entry a step, NaN beyond the last: the fit as it went."""
-
-    cost: Float[Array, " steps"]
-    step_norm: Float[Array, " steps"]
-    radius: Float[Array, " steps"]
-    optimality: Float[Array, " steps"]
-
-    @staticmethod
-    def empty(steps: int, dtype) -> "History":
-        return History(*(jnp.full(steps, jnp.nan, dtype) for _ in range(4)))
-
-    def record(self, state: "State") -> "History":
-        """With this step's entry; a closing pass, which is no step, goes nowhere."""
-        i = jnp.where(state.closed, self.cost.size, state.num_steps - 1)
-        now = (state.cost, state.step_norm, state.radius, state.optimality)
-        leaves = (self.cost, self.step_norm, self.radius, self.optimality)
-        return History(*(a.at[i].set(v) for a, v in zip(leaves, now, strict=True)))
-
-
-class State(eqx.Module):
-    """The whole memory of a fit: loop carry and checkpoint. Nothing is longer than n^2.
-
-    `lin` is the last linearisation, at `x` once `closed`, and `optimality` is its;
-    `radius` is 0 before the first step.
-    """
-
-    x: Vector
-    inv_scale: Vector
-    lin: Any
-    cost: Scalar
-    optimality: Scalar
-    radius: Scalar
-    alpha: Scalar
-    step_norm: Scalar
-    promise: Scalar  # reduction predicted by the last step too small for the cost
-    num_steps: Count
-    nfev: Count
-    njev: Count
-    status: Count
-    closed: Flag
-    history: History | None
 
 
 class TRF(eqx.Module):
@@ -215,21 +172,24 @@ class TRF(eqx.Module):
         inv_scale = self._inv_scale(state.inv_scale, lin)
         scale = 1 / jnp.where(inv_scale == 0, 1, inv_scale)
 
-        # |r| is the length of a parameter in scaled variables s = x / scale, in which
-        # J has unit columns: all that follows is free of units.
+        # `length` is how far a parameter alone moves to change r by |r|: divided by it,
+        # all that follows is free of units. Its column norms are those at x, whatever
+        # the scale: a cosine with columns from elsewhere proves nothing.
         r_norm = jnp.sqrt(2 * cost)
         safe_norm = jnp.where(r_norm > 0, r_norm, 1)
+        norms = lin.column_norms
+        length = safe_norm / jnp.where(norms > 0, norms, 1)
         d, c, vg, reach = scale, None, g, 1
         if bounds is not None:
             v, dv = bounds.coleman_li(x, g)
             fixed, towards = bounds.fixed, (dv != 0) & ~bounds.fixed
-            reach = jnp.where(towards, jnp.minimum(1, v / (scale * safe_norm)), 1)
+            reach = jnp.where(towards, jnp.minimum(1, v / length), 1)
             reach = jnp.where(fixed, 0, reach)
             vg = jnp.where(fixed, 0, v * g)
             d = jnp.sqrt(jnp.where(towards, v * scale, scale**2))
             d = jnp.where(fixed, 0, d)
             c = jnp.where(fixed, 1, jnp.where(towards, scale * g * dv, 0))
-        cosine = jnp.max(jnp.abs(g) * scale * reach) / safe_norm
+        cosine = jnp.max(jnp.abs(g) * length * reach) / safe_norm**2
         optimality = jnp.max(jnp.abs(vg))
 
         first, running = state.num_steps == 0, state.status == Status.RUNNING
@@ -401,11 +361,8 @@ def _x_scale(x_scale) -> Array | None:
         one_of("x_scale", x_scale, Literal["jac"])
         return None
     scale = jnp.asarray(x_scale, jnp.result_type(float))
-    if not isinstance(scale, jax.core.Tracer) and not bool(
-        jnp.all((scale > 0) & jnp.isfinite(scale))
-    ):
+    if is_concrete(scale) and not bool(jnp.all((scale > 0) & jnp.isfinite(scale))):
         raise ValueError(
             f"`x_scale` must be 'jac' or positive finite numbers, got {x_scale!r}."
         )
     return scale
-

@@ -46,9 +46,7 @@ class NistDataset:
 
     def problem(self, start: int = 0, **options: Any) -> Problem:
         """The problem from certified start 0 or 1; options as in `curve_problem`."""
-        return curve_problem(
-            self.model, self.x, self.y, self.starts[start], **options
-        )
+        return curve_problem(self.model, self.x, self.y, self.starts[start], **options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +74,7 @@ def _compiled(expression: str):
 
 @functools.cache
 def _tables() -> dict[str, dict]:
-    file = importlib.resources.files(__package__) / "data" / "nist_strd.json"
+    file = importlib.resources.files("jaxfit") / "data" / "nist_strd.json"
     return json.loads(file.read_text())
 
 

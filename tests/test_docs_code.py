@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
+
+import jaxfit
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,5 +61,12 @@ def test_the_readme_tells_how_to_start_on_a_fresh_machine():
     assert commands[1].endswith("python -m pytest -n 2")
 
 
-def test_numbers_in_the_pages_are_those_of_float64():
-    assert jnp.asarray(np.pi).dtype == np.float64
+def test_the_api_page_shows_every_public_name():
+    shown = set(re.findall(r"^::: jaxfit\.(\w+)$", PAGES["docs/api.md"], re.MULTILINE))
+    assert shown == {name for name in vars(jaxfit) if not name.startswith("_")}
+
+
+def test_the_contributing_page_names_every_file():
+    files = {path.name for path in (ROOT / "jaxfit").glob("*.py")}
+    named = set(re.findall(r"`(\w+\.py)`", PAGES["docs/contributing.md"]))
+    assert files - named == {"__init__.py"}

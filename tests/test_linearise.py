@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfit._linearise import Gram, Triangle, conjugate_gradients
+from jaxfit._linearise import Gram, Triangle
+from jaxfit._matrix_free import conjugate_gradients
 from jaxfit._small import UNROLL
 
 

@@ -147,8 +147,8 @@ def test_all_back_ends_agree(seed, active):
     x, y, sigma, _ = data(seed)
     upper = np.array([0.9 if active else 20.0, 20.0, 20.0])
     qr, gram, free = by_all(x, y, sigma, upper)
-    # Where the bound makes a large residual, J'J misses half of the curvature: such fits
-    # end by shrinking their steps to nothing, at the cost's own resolution sqrt(eps).
+    # Where the bound makes a large residual, J'J misses half of the curvature: such
+    # fits end by shrinking their steps, at the cost's own resolution sqrt(eps).
     rtol = 1e-7 if active else 1e-9
     np.testing.assert_allclose(gram.params, qr.params, rtol=rtol)
     np.testing.assert_allclose(free.params, qr.params, rtol=rtol)

@@ -20,9 +20,7 @@ ROW_WISE = {
     "matrix product": lambda x, p: x @ p[:2] + p[2],
     "where": lambda x, p: jnp.where(x > p[0], x - p[0], 0.0) * p[1],
     "polyval": lambda x, p: jnp.polyval(p, x),
-    "sum over peaks": lambda x, p: jnp.sum(
-        jnp.exp(-((x[:, None] - p) ** 2)), axis=1
-    ),
+    "sum over peaks": lambda x, p: jnp.sum(jnp.exp(-((x[:, None] - p) ** 2)), axis=1),
     "vmap of a scalar model": lambda x, p: jax.vmap(lambda t: p[0] * jnp.sinc(t))(x),
     "jit inside": lambda x, p: jax.jit(lambda t: p[0] * jax.nn.softplus(t))(x),
     "logistic": lambda x, p: p[0] * jax.nn.sigmoid(p[1] * (x - p[2])),
@@ -102,7 +100,7 @@ def test_blocks_change_nothing(linear_solver, robust):
 def test_blocks_are_refused_where_rows_mix():
     problem = jaxfit.curve_problem(MIXED["cumsum"], X, X, jnp.ones(1))
     assert jaxfit.solve(problem).success
-    with pytest.raises(ValueError, match="chunk_size.*not row-wise.*cumsum"):
+    with pytest.raises(ValueError, match=r"chunk_size.*not row-wise.*cumsum"):
         jaxfit.solve(problem, jaxfit.TRF(chunk_size=50))
 
 

@@ -228,15 +228,10 @@ def eqns(jaxpr):
 
 
 def carries(jaxpr):
-    """The shapes of what each loop carries, the outermost loop first."""
+    """The shapes of what each loop hands on, the outermost loop first."""
     for eqn in eqns(jaxpr):
-        if eqn.primitive.name == "while":
-            skip = eqn.params["cond_nconsts"] + eqn.params["body_nconsts"]
-            yield [v.aval.shape for v in eqn.invars[skip:]]
-        elif eqn.primitive.name == "scan":
-            skip = eqn.params["num_consts"]
-            count = eqn.params["num_carry"]
-            yield [v.aval.shape for v in eqn.invars[skip : skip + count]]
+        if eqn.primitive.name in ("while", "scan"):
+            yield [v.aval.shape for v in eqn.outvars]
 
 
 @pytest.mark.parametrize("linear_solver", ["qr", "gram", "matrix_free"])
@@ -903,3 +898,17 @@ def test_parameters_that_the_data_do_not_determine():
     inverse = np.linalg.inv(reference.linearisation.gram)
     close(matrix[:2, :2], inverse[:2, :2], rtol=1e-6)
     assert np.isnan(matrix[2, 3]) and np.isnan(matrix[0, 4])
+
+
+def test_gtol_is_about_the_columns_at_hand():
+    """A Jacobian that has shrunk by many orders since the start ends no fit early."""
+    far = jaxfit.Problem(lambda p, _: jnp.exp(p) - 1.0, jnp.array([60.0]))
+    solution = jaxfit.solve(far)
+    np.testing.assert_allclose(solution.params, 0.0, atol=1e-8)
+
+    def rosenbrock(p, _):
+        return jnp.stack([10 * (p[1] - p[0] ** 2), 1 - p[0]])
+
+    problem = jaxfit.Problem(rosenbrock, jnp.array([-1.2, 1.0]))
+    solution = jaxfit.solve(problem, jaxfit.TRF(x_scale=1e-12))
+    assert not solution.success or solution.cost < 1e-12

@@ -1,0 +1,49 @@
+"""The Hessian of the cost, exact or Gauss-Newton."""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from ._check import one_of
+from ._objective import Objective
+from ._problem import Problem
+from ._trf import TRF
+from ._types import Matrix
+
+
+Kind = Literal["exact", "gauss_newton"]
+
+
+def hessian(problem: Problem, params: Any = None, *, kind: str = "exact") -> Matrix:
+    """The Hessian of the cost with respect to the parameters, shape (n, n).
+
+    Rows and columns are in the order of `ravel_pytree(params)`. Its inverse at a
+    solution is another covariance than `Solution.covariance`, one that knows
+    the curvature of the model and of a robust loss.
+
+    **Arguments:**
+
+    - `problem`: a [`jaxfit.Problem`][].
+    - `params`: where to take it, in the structure of `problem.params`, such as
+        `solution.params`; the start if None.
+    - `kind`: "exact" second derivatives, or "gauss_newton": J'J with the row scales of
+        a robust loss (Triggs et al. 2000, section 4.3).
+
+    **Raises:** `ValueError` for another `kind` or parameters of another structure.
+    """
+    kind = one_of("kind", kind, Kind)
+    if params is None:
+        params = problem.params
+    got, want = jax.tree.structure(params), jax.tree.structure(problem.params)
+    if got != want:
+        raise ValueError(f"`params` has structure {got} but the problem has {want}.")
+    start, _ = ravel_pytree(problem.params)
+    x = ravel_pytree(params)[0].astype(start.dtype)
+    if x.shape != start.shape:
+        raise ValueError(f"`params` has {x.size} numbers but the problem {start.size}.")
+    objective = Objective.of(problem, x, TRF(linear_solver="gram"))
+    if kind == "gauss_newton":
+        return jax.vmap(objective.linearise(x).product)(jnp.eye(x.size, dtype=x.dtype))
+    return jax.hessian(lambda x: objective.cost(x))(x)

@@ -1,0 +1,85 @@
+"""The linearisation of a problem whose Jacobian must not be formed."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ._small import dot, norm
+from ._subproblem import Spectral, Subspace
+from ._types import Scalar, Vector
+
+
+class Slope(eqx.Module):
+    """What is left of a matrix-free linearisation once its data are out of sight."""
+
+    cost: Scalar
+    grad: Vector
+    column_norms: Vector
+
+    @staticmethod
+    def blank(n: int, m: int, dtype) -> "Slope":
+        """NaN everywhere: nothing has been seen yet."""
+        nan = jnp.full(n, jnp.nan, dtype)
+        return Slope(nan[0], nan, nan)
+
+
+class MatrixFree(eqx.Module):
+    """`product(s)` is J'J s; `column_norms` may be estimates.
+
+    The subproblem is solved on the plane of the gradient and the Gauss-Newton step, the
+    latter by conjugate gradients truncated at `cg_steps` products (Branch, Coleman and
+    Li 1999, section 3). Only vectors of length n are kept.
+    """
+
+    cost: Scalar
+    grad: Vector
+    column_norms: Vector
+    product: Callable[[Vector], Vector]
+    cg_steps: int = eqx.field(static=True)
+
+    def summary(self) -> "Slope":
+        return Slope(self.cost, self.grad, self.column_norms)
+
+    def subproblem(self, d: Vector, c: Vector | None) -> Subspace:
+        def product(s):
+            curved = d * self.product(d * s)
+            return curved if c is None else curved + c * s
+
+        g = d * self.grad
+        newton = conjugate_gradients(product, -g, self.cg_steps)
+        basis, _ = jnp.linalg.qr(jnp.stack([g, newton], axis=1))
+        b = jnp.stack([product(basis[:, 0]), product(basis[:, 1])])
+        plane = Spectral.of_matrix(b @ basis, g @ basis)
+        spectral = Spectral(plane.rows @ basis.T, plane.eigvals, plane.grad)
+        return Subspace(spectral, product)
+
+
+def conjugate_gradients(
+    product: Callable[[Vector], Vector], b: Vector, steps: int
+) -> Vector:
+    """Approximate solution of B p = b for positive semidefinite B.
+
+    Stops at a residual of eps^(1/2) |b|, at `steps` products, or on a direction
+    of no curvature (Nocedal and Wright 2006, algorithm 7.2, without the radius).
+    """
+    tol = jnp.sqrt(jnp.finfo(b.dtype).eps) * norm(b)
+
+    def more(state):
+        _, r, _, _, curved, count = state
+        return (norm(r) > tol) & curved & (count < steps)
+
+    def step(state):
+        p, r, s, rr, _, count = state
+        bs = product(s)
+        curvature = dot(s, bs)
+        curved = curvature > 0
+        t = jnp.where(curved, rr / jnp.where(curved, curvature, 1), 0)
+        p, r = p + t * s, r - t * bs
+        rr_new = dot(r, r)
+        return p, r, r + (rr_new / rr) * s, rr_new, curved, count + 1
+
+    zero = jnp.zeros((), jnp.int32)
+    start = (jnp.zeros_like(b), b, b, dot(b, b), jnp.array(True), zero)
+    return jax.lax.while_loop(more, step, start)[0]
