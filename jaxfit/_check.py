@@ -94,8 +94,11 @@ def broadcast_like(prefix, tree, name: str, tree_name: str, keep_scalars: bool =
             f"it, got {jax.tree.structure(prefix)} for {jax.tree.structure(tree)}."
         ) from err
 
+    # On values at hand NumPy is a hundred times faster than JAX op by op.
+    xp = np if is_concrete(full) else jnp
+
     def broadcast(path, leaf, like):
-        leaf, shape = jnp.asarray(leaf), jnp.shape(like)
+        leaf, shape = xp.asarray(leaf), jnp.shape(like)
         if leaf.ndim > len(shape) or any(
             a not in (1, b) for a, b in zip(leaf.shape[::-1], shape[::-1], strict=False)
         ):
@@ -105,9 +108,15 @@ def broadcast_like(prefix, tree, name: str, tree_name: str, keep_scalars: bool =
                 f"`{tree_name}{where}` of shape {shape}."
             )
         scalar = keep_scalars and leaf.ndim == 0
-        return leaf if scalar else jnp.broadcast_to(leaf, shape)
+        return leaf if scalar else xp.broadcast_to(leaf, shape)
 
     return jax.tree_util.tree_map_with_path(broadcast, full, tree)
+
+
+def flatten(tree) -> np.ndarray | Array:
+    """The leaves as one vector, as `ravel_pytree` does, in NumPy where it can."""
+    xp = np if is_concrete(tree) else jnp
+    return xp.concatenate([xp.ravel(xp.asarray(a)) for a in jax.tree.leaves(tree)])
 
 
 def refuse(bad, params, what: str, values=()) -> None:

@@ -13,13 +13,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, PyTree
 
 from ._bounds import Bounds
 from ._check import (
     boolean,
     broadcast_like,
+    flatten,
     is_concrete,
     real_tree,
     refuse,
@@ -78,11 +78,12 @@ class Problem(eqx.Module):
         self.residual = residual if is_curve else Function(residual, "residual")
         self.params = real_tree(params, "params", inexact=True)
         self.args = real_tree(args, "args")
-        flat, _ = ravel_pytree(self.params)
-        if flat.size == 0:
+        leaves = jax.tree.leaves(self.params)
+        if sum(leaf.size for leaf in leaves) == 0:
             raise ValueError("`params` holds no numbers: there is nothing to fit.")
-        self.lower, self.upper = _flat_bounds(bounds, self.params, flat)
-        self.loss = _loss(loss, f_scale, flat.dtype)
+        dtype = jnp.result_type(*leaves)
+        self.lower, self.upper = _flat_bounds(bounds, self.params, dtype)
+        self.loss = _loss(loss, f_scale, dtype)
         self.mask = None if mask is None else jax.tree.map(boolean, mask)
 
     @property
@@ -181,11 +182,15 @@ def curve_problem(
     if sum(leaf.size for leaf in jax.tree.leaves(y)) == 0:
         raise ValueError("`y` is empty: there are no data to fit.")
     if mask is not None:
-        mask = jax.tree.map(boolean, broadcast_like(mask, y, "mask", "y"))
+        mask = jax.tree.map(
+            jnp.asarray, broadcast_like(jax.tree.map(boolean, mask), y, "mask", "y")
+        )
     if sigma is not None:
         # One standard deviation for all stays one number: no array as long as y.
         sigma = real_tree(sigma, "sigma", inexact=True)
-        sigma = broadcast_like(sigma, y, "sigma", "y", keep_scalars=True)
+        sigma = jax.tree.map(
+            jnp.asarray, broadcast_like(sigma, y, "sigma", "y", keep_scalars=True)
+        )
         _check_sigma(sigma, mask)
     if mask is not None:
         x, y, sigma = _fill_masked(x, y, sigma, mask)
@@ -225,8 +230,8 @@ def _fill_masked(x, y, sigma, mask):
     return jax.tree.map(fill, x), y, sigma
 
 
-def _flat_bounds(bounds, params, flat):
-    """Lower and upper bound as vectors like `flat`, checked where they are known."""
+def _flat_bounds(bounds, params, dtype):
+    """Lower and upper bound as vectors, checked where they are known."""
     if bounds is None:
         return None, None
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
@@ -236,20 +241,20 @@ def _flat_bounds(bounds, params, flat):
 
     def vector(side, name):
         full = broadcast_like(real_tree(side, name), params, name, "params")
-        return ravel_pytree(full)[0].astype(flat.dtype)
+        return flatten(full).astype(dtype)
 
     lower, upper = vector(bounds[0], "bounds[0]"), vector(bounds[1], "bounds[1]")
     if is_concrete((lower, upper)):
-        lo, hi = np.asarray(lower), np.asarray(upper)
+        lo, hi = lower, upper
         refuse(np.isnan(lo) | np.isnan(hi), params, "`bounds` is NaN")
         refuse(lo > hi, params, "`bounds` has lower > upper", (lo, hi))
         refuse((lo == hi) & np.isinf(lo), params, "`bounds` is infinite on both sides")
-        if is_concrete(flat):
-            x = np.asarray(flat)
+        if is_concrete(params):
+            x = flatten(params).astype(dtype)
             refuse(
                 (x < lo) | (x > hi), params, "`params` is outside `bounds`", (x, lo, hi)
             )
-    return lower, upper
+    return jnp.asarray(lower), jnp.asarray(upper)
 
 
 def _check_sigma(sigma, mask) -> None:

@@ -52,7 +52,7 @@ class TRF(eqx.Module):
         the Jacobian is at most `gtol` (for a bounded parameter times its relative
         distance to the bound). Free of units, unlike SciPy's.
     - `atol`: stop when `optimality`, the largest |v_i g_i|, is at most `atol`: what
-        SciPy calls gtol, in units of cost per parameter. 0 by default.
+        SciPy calls gtol, in units of cost per parameter. None never stops.
     - `max_steps`: outer steps after which to give up.
     - `trials`: radii tried on one linearisation before the next one.
     - `x_scale`: "jac" scales each parameter by its largest column norm so far; an array
@@ -78,7 +78,7 @@ class TRF(eqx.Module):
     ftol: ArrayLike | None
     xtol: ArrayLike | None
     gtol: ArrayLike | None
-    atol: ArrayLike
+    atol: ArrayLike | None
     x_scale: Array | None  # None stands for "jac"
     jacobian: Function | None  # None stands for automatic differentiation
     mode: Literal["forward", "reverse"] = eqx.field(static=True)
@@ -95,7 +95,7 @@ class TRF(eqx.Module):
         ftol: float | None = None,
         xtol: float | None = None,
         gtol: float | None = None,
-        atol: float = 0.0,
+        atol: float | None = None,
         max_steps: int = 2000,
         trials: int = 4,
         x_scale: Literal["jac"] | ArrayLike = "jac",
@@ -195,9 +195,9 @@ class TRF(eqx.Module):
         first, running = state.num_steps == 0, state.status == Status.RUNNING
         finite = is_finite(lin)
         failed = jnp.where(first, Status.NONFINITE_START, Status.NONFINITE_JACOBIAN)
-        converged = (cosine <= self._tol(self.gtol, 0.75, x)) | (
-            optimality <= self.atol
-        )
+        converged = cosine <= self._tol(self.gtol, 0.75, x)
+        if self.atol is not None:
+            converged |= optimality <= self.atol
         status = jnp.where(running & converged, Status.GTOL, state.status)
         status = jnp.where(finite, status, failed).astype(state.status.dtype)
 
