@@ -83,4 +83,4 @@ class Bounds(eqx.Module):
         below, above = x - self.lower, self.upper - x
         at_lower = near(below, above, self.lower)
         at_upper = near(above, below, self.upper)
-        return jnp.where(at_lower, -1, jnp.where(at_upper, 1, 0))
+        return at_upper.astype(jnp.int32) - at_lower.astype(jnp.int32)

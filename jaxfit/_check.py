@@ -71,6 +71,12 @@ def real_tree(tree, name: str, inexact: bool = False):
     return jax.tree_util.tree_map_with_path(convert, tree)
 
 
+def list_to_array(tree):
+    """A plain list of numbers is data, not a PyTree of scalars."""
+    plain = isinstance(tree, list) and all(isinstance(e, _NUMERIC[3:]) for e in tree)
+    return np.asarray(tree) if plain and tree else tree
+
+
 def boolean(leaf) -> Array:
     leaf = jnp.asarray(leaf)
     if leaf.dtype != jnp.bool_:

@@ -13,6 +13,7 @@ from ._linearise import Dense
 from ._types import Matrix
 
 
+@jax.jit
 def covariance(lin: Dense, fixed: Bool[Array, " n"] | None) -> Matrix:
     """(J'J)^-1, with 0 for fixed parameters (they are known exactly).
 

@@ -66,20 +66,27 @@ def conjugate_gradients(
     """
     tol = jnp.sqrt(jnp.finfo(b.dtype).eps) * norm(b)
 
+    rounding = b.size * jnp.finfo(b.dtype).eps
+
     def more(state):
-        _, r, _, _, curved, count = state
+        _, r, _, _, _, curved, count = state
         return (norm(r) > tol) & curved & (count < steps)
 
     def step(state):
-        p, r, s, rr, _, count = state
+        p, r, s, rr, steepest, _, count = state
         bs = product(s)
         curvature = dot(s, bs)
-        curved = curvature > 0
+        # Curvature per length: rounding of the largest seen counts as none.
+        quotient = curvature / dot(s, s)
+        steepest = jnp.maximum(steepest, quotient)
+        curved = quotient > rounding * steepest
         t = jnp.where(curved, rr / jnp.where(curved, curvature, 1), 0)
         p, r = p + t * s, r - t * bs
         rr_new = dot(r, r)
-        return p, r, r + (rr_new / rr) * s, rr_new, curved, count + 1
+        s = r + (rr_new / rr) * s
+        return p, r, s, rr_new, steepest, curved, count + 1
 
     zero = jnp.zeros((), jnp.int32)
-    start = (jnp.zeros_like(b), b, b, dot(b, b), jnp.array(True), zero)
+    none = jnp.zeros((), b.dtype)
+    start = (jnp.zeros_like(b), b, b, dot(b, b), none, jnp.array(True), zero)
     return jax.lax.while_loop(more, step, start)[0]

@@ -116,8 +116,8 @@ class Objective(eqx.Module):
     def num_rows(self) -> Array:
         """The number of residuals that count."""
         if self.mask is None:
-            return jnp.asarray(self.size)
-        return jnp.sum(self.mask)
+            return jnp.asarray(self.size, jnp.int32)
+        return jnp.sum(self.mask, dtype=jnp.int32)
 
     def cost(self, x: Vector) -> Scalar:
         """The cost at x. One fused pass: cutting it into blocks would slow it down."""

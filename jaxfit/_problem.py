@@ -21,6 +21,7 @@ from ._check import (
     broadcast_like,
     flatten,
     is_concrete,
+    list_to_array,
     real_tree,
     refuse,
     same_structure,
@@ -47,6 +48,8 @@ class Problem(eqx.Module):
     - `f_scale`: the residual beyond which a robust loss takes it for an outlier, in
         units of the residual.
     - `mask`: None, or booleans in the shape of the residual: False leaves a row out.
+        The residual is still computed there and must be differentiable: NaN in masked
+        data is safe with [`jaxfit.curve_problem`][] only.
 
     Problems of equal structure can be stacked, `jax.tree.map(lambda *a: jnp.stack(a),
     *problems)`, and solved by `jax.vmap(jaxfit.solve)`.
@@ -82,6 +85,11 @@ class Problem(eqx.Module):
         if sum(leaf.size for leaf in leaves) == 0:
             raise ValueError("`params` holds no numbers: there is nothing to fit.")
         dtype = jnp.result_type(*leaves)
+        if dtype not in (jnp.float32, jnp.float64):
+            raise TypeError(
+                f"`params` must be float32 or float64, got {dtype}: the linear algebra "
+                "of a fit needs at least float32."
+            )
         self.lower, self.upper = _flat_bounds(bounds, self.params, dtype)
         self.loss = _loss(loss, f_scale, dtype)
         self.mask = None if mask is None else jax.tree.map(boolean, mask)
@@ -177,17 +185,18 @@ def curve_problem(
     **Raises:** `TypeError` or `ValueError`, naming the argument; `sigma` must be
     positive and finite wherever `mask` is True.
     """
-    x = real_tree(x, "x")
-    y = real_tree(y, "y", inexact=True)
+    x = real_tree(list_to_array(x), "x")
+    y = real_tree(list_to_array(y), "y", inexact=True)
     if sum(leaf.size for leaf in jax.tree.leaves(y)) == 0:
         raise ValueError("`y` is empty: there are no data to fit.")
     if mask is not None:
         mask = jax.tree.map(
-            jnp.asarray, broadcast_like(jax.tree.map(boolean, mask), y, "mask", "y")
+            jnp.asarray,
+            broadcast_like(jax.tree.map(boolean, list_to_array(mask)), y, "mask", "y"),
         )
     if sigma is not None:
         # One standard deviation for all stays one number: no array as long as y.
-        sigma = real_tree(sigma, "sigma", inexact=True)
+        sigma = real_tree(list_to_array(sigma), "sigma", inexact=True)
         sigma = jax.tree.map(
             jnp.asarray, broadcast_like(sigma, y, "sigma", "y", keep_scalars=True)
         )

@@ -9,7 +9,6 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from ._covariance import covariance
 from ._state import History
 from ._status import Status
-from ._types import Count, Flag, Scalar
 
 
 class Solution(eqx.Module):
@@ -20,28 +19,30 @@ class Solution(eqx.Module):
     - `params`: the solution, like `Problem.params`.
     - `cost`: 1/2 C^2 sum(rho(r^2 / C^2)) there.
     - `optimality`: the largest |v_i g_i| (SciPy's measure; v is the Coleman-Li vector).
-    - `status`: an integer of [`jaxfit.Status`][]; `success` is `status > 0`.
-    - `nfev`, `njev`: evaluations of the residual and of its Jacobian.
-    - `num_steps`: outer steps taken.
-    - `active_mask`: like `params`: -1 at an active lower bound, 1 at an upper one.
+    - `counts`: four integers in one array, to be read by name: `status`, an integer of
+        [`jaxfit.Status`][] (`success` is `status > 0`); `nfev` and `njev`, evaluations
+        of the residual and of its Jacobian; `num_steps`, outer steps taken.
+    - `active_mask`: like `params`: -1 at an active lower bound, 1 at an upper one, else
+        0; -1 for a fixed parameter.
     - `grad`: the gradient of the cost, like `params`.
     - `linearisation`: the linearisation at the solution: [`jaxfit.Triangle`][] or
         [`jaxfit.Gram`][], or None after a matrix-free fit.
-    - `num_rows`: the number m of residuals that counted.
+    - `num_rows`: the number m of residuals that counted; `num_params` is n.
     - `fixed`: booleans of shape (n,): parameters with lower == upper; None without
         bounds.
     - `history`: a [`jaxfit.History`][] if it was asked for.
     """
 
     params: PyTree[Array]
-    cost: Scalar
-    optimality: Scalar
+    cost: Float[Array, "..."]
+    optimality: Float[Array, "..."]
     counts: Int[Array, "... 4"]  # status, nfev, njev, num_steps: one array, not four
     active_mask: PyTree[Array]
     grad: PyTree[Array]
     linearisation: Any
-    num_rows: Count
-    fixed: Bool[Array, " n"] | None
+    num_rows: Int[Array, "..."]
+    num_params: int = eqx.field(static=True)
+    fixed: Bool[Array, "... n"] | None
     history: History | None
 
     @property
@@ -65,21 +66,24 @@ class Solution(eqx.Module):
         return self.counts[..., 3]
 
     @property
-    def success(self) -> Flag:
+    def success(self) -> Bool[Array, "..."]:
         """Whether one of the tolerances was met."""
         return self.status > 0
 
     @property
     def message(self) -> str:
-        """The outcome of a single fit in words."""
+        """The outcome of a single fit in words.
+
+        **Raises:** `ValueError` for a batch: look at `status`.
+        """
+        self._single("message", "look at `status`")
         return Status(int(self.status)).message
 
     @property
-    def dof(self) -> Count:
+    def dof(self) -> Int[Array, "..."]:
         """Degrees of freedom: residuals that counted less parameters that were free."""
-        n = self.linearisation.grad.shape[-1]
-        free = n if self.fixed is None else n - jnp.sum(self.fixed)
-        return self.num_rows - free
+        fixed = 0 if self.fixed is None else jnp.sum(self.fixed, axis=-1)
+        return self.num_rows - self.num_params + fixed
 
     def covariance(self, scaled: bool = True) -> Float[Array, "n n"]:
         """The covariance of the parameters in the order of `ravel_pytree(params)`.
@@ -89,8 +93,10 @@ class Solution(eqx.Module):
         A fixed parameter has variance 0. One that the data do not determine has
         variance inf and covariances NaN; all are NaN where `scaled` and dof < 1.
 
-        **Raises:** `ValueError` after a matrix-free fit, which has no J'J.
+        **Raises:** `ValueError` after a matrix-free fit, which has no J'J, and for a
+        batch of solutions.
         """
+        self._single("covariance", "jax.vmap(lambda s: s.covariance())(solution)")
         if self.linearisation is None:
             raise ValueError(
                 "a matrix-free fit forms no J'J and has no covariance: solve again "
@@ -102,3 +108,10 @@ class Solution(eqx.Module):
         dof = self.dof
         variance = 2 * self.cost / jnp.where(dof > 0, dof, 1)
         return inverse * jnp.where(dof > 0, variance, jnp.nan)
+
+    def _single(self, what: str, instead: str) -> None:
+        if self.counts.ndim > 1:
+            raise ValueError(
+                f"`{what}` is of one fit, and this solution holds a batch of shape "
+                f"{self.counts.shape[:-1]}: {instead}."
+            )

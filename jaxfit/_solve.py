@@ -26,7 +26,7 @@ def solve(problem: Problem, solver: TRF | None = None) -> Solution:
 
     **Returns:** a [`jaxfit.Solution`][]. Its derivative with respect to the problem's
     arrays (but `params`, the start) is that of the solution, by the implicit function
-    theorem; see docs/how-a-fit-flows.md.
+    theorem; "How a fit flows" in the documentation has the formulas.
 
     **Raises:** `TypeError` or `ValueError` where shapes or types do not fit, when the
     function is traced. What depends on values is an outcome in `Solution.status`.
@@ -64,6 +64,7 @@ def _solve(problem: Problem, solver: TRF) -> Solution:
         grad=unravel(lin.grad),
         linearisation=None if isinstance(lin, Slope) else lin,
         num_rows=objective.num_rows,
+        num_params=x.size,
         fixed=fixed,
         history=state.history,
     )

@@ -49,7 +49,7 @@ class TRF(eqx.Module):
     - `xtol`: stop when a step is shorter than `xtol` times the parameters, both in
         scaled variables.
     - `gtol`: stop when the cosine of the angle between the residual and every column of
-        the Jacobian is at most `gtol` (for a bounded parameter times its relative
+        the Jacobian there is at most `gtol` (for a bounded parameter times its relative
         distance to the bound). Free of units, unlike SciPy's.
     - `atol`: stop when `optimality`, the largest |v_i g_i|, is at most `atol`: what
         SciPy calls gtol, in units of cost per parameter. None never stops.
@@ -192,7 +192,7 @@ class TRF(eqx.Module):
         cosine = jnp.max(jnp.abs(g) * length * reach) / safe_norm**2
         optimality = jnp.max(jnp.abs(vg))
 
-        first, running = state.num_steps == 0, state.status == Status.RUNNING
+        first, running = state.njev == 0, state.status == Status.RUNNING
         finite = is_finite(lin)
         failed = jnp.where(first, Status.NONFINITE_START, Status.NONFINITE_JACOBIAN)
         converged = cosine <= self._tol(self.gtol, 0.75, x)
@@ -213,7 +213,7 @@ class TRF(eqx.Module):
             optimality=optimality,
             radius=jnp.where(first, size, state.radius),
             step_norm=jnp.zeros_like(cost),
-            num_steps=state.num_steps + running,
+            num_steps=state.num_steps + (status == Status.RUNNING),
             nfev=state.nfev + first,
             njev=state.njev + 1,
             status=status,
@@ -349,6 +349,12 @@ class TRF(eqx.Module):
     def _inv_scale(self, previous: Vector, lin: Linearisation) -> Vector:
         if self.x_scale is None:
             return jnp.maximum(previous, lin.column_norms)
+        if self.x_scale.ndim and self.x_scale.shape != previous.shape:
+            raise ValueError(
+                f"`x_scale` has shape {self.x_scale.shape} for {previous.size} "
+                "parameters: give one number, or one for each in the order of "
+                "ravel_pytree(params)."
+            )
         return jnp.broadcast_to(1 / self.x_scale.astype(previous.dtype), previous.shape)
 
     @staticmethod
