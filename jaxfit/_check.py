@@ -96,7 +96,7 @@ def broadcast_like(prefix, tree, name: str, tree_name: str, keep_scalars: bool =
         full = jax.tree.broadcast(prefix, tree)
     except ValueError as err:
         raise ValueError(
-            f"`{name}` must be a number, a prefix of `{tree_name}` or a PyTree like "
+            f"`{name}` must be one value, a prefix of `{tree_name}` or a PyTree like "
             f"it, got {jax.tree.structure(prefix)} for {jax.tree.structure(tree)}."
         ) from err
 
@@ -125,7 +125,7 @@ def flatten(tree) -> np.ndarray | Array:
     return xp.concatenate([xp.ravel(xp.asarray(a)) for a in jax.tree.leaves(tree)])
 
 
-def refuse(bad, params, what: str, values=()) -> None:
+def refuse(bad, params, what: str, values: dict | None = None) -> None:
     """Raise a ValueError naming the first parameter for which `bad` holds."""
     if not bad.any():
         return
@@ -135,5 +135,5 @@ def refuse(bad, params, what: str, values=()) -> None:
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
         for j in range(np.size(leaf))
     ]
-    shown = ", ".join(f"{v[i]:g}" for v in values)
+    shown = ", ".join(f"{k} {float(v[i])!r}" for k, v in (values or {}).items())
     raise ValueError(f"{what} at params{names[i]}" + (f": {shown}." if shown else "."))

@@ -82,7 +82,7 @@ def _solution_tangent(
     norms = jax.lax.stop_gradient(lin.column_norms)
     scale = 1 / jnp.where(norms > 0, norms, 1)
     d, c = scale, jnp.zeros_like(x)
-    t_fixed = t_push = jnp.zeros_like(x)
+    lift = pull = jnp.zeros_like(x)
     if bounds is not None:
         v, dv = bounds.coleman_li(x, g)
         fixed, towards = bounds.fixed, (dv != 0) & ~bounds.fixed
@@ -93,12 +93,16 @@ def _solution_tangent(
             zero = jnp.zeros_like(x)
             t_lower = zero if t_bounds.lower is None else t_bounds.lower
             t_upper = zero if t_bounds.upper is None else t_bounds.upper
-            t_fixed = jnp.where(fixed, t_lower, 0)
-            # v = ub - x or x - lb moves with its bound.
-            t_v = -dv * jnp.where(dv > 0, t_lower, t_upper)
-            t_push = jnp.where(towards, scale * g * t_v / jnp.where(d > 0, d, 1), 0)
-    _, t_g = eqx.filter_jvp(gradient, (x, objective), (t_fixed, t_objective))
-    rhs = d * t_g + t_push
+            t_bound = jnp.where(fixed | (dv > 0), t_lower, t_upper)
+            # The share c / (c + d^2 |J|^2) of the bound's motion is taken over at once,
+            # all of it at an active bound, and the system is left with the rest: S
+            # would have to divide it by d, which is 1e-8 there.
+            stiffness = (d * norms) ** 2
+            share = jnp.where(towards, c / jnp.where(towards, c + stiffness, 1), 0)
+            lift = jnp.where(fixed, 1, share) * t_bound
+            pull = share * d * norms**2 * t_bound
+    _, t_g = eqx.filter_jvp(gradient, (x, objective), (lift, t_objective))
+    rhs = d * t_g - pull
 
     if solver.derivative == "gauss_newton":
         curvature = lin.product
@@ -121,4 +125,4 @@ def _solution_tangent(
             return Spectral.of_matrix(0.5 * (s + s.T), b).solve()
 
     u = jax.lax.custom_linear_solve(matvec, -rhs, lambda _, b: solve(b), symmetric=True)
-    return d * u + t_fixed
+    return d * u + lift

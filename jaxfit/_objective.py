@@ -265,6 +265,16 @@ def _flat_jacobian(problem: Problem, unravel, jacobian, x, rows, size):
                 f"`jacobian` returned {len(blocks)} arrays for {len(leaves)} leaves of "
                 "`params`: it must be structured like jax.jacobian(residual)."
             )
+        for block, leaf in zip(
+            blocks, leaves * (len(blocks) // len(leaves)), strict=True
+        ):
+            rest = block.ndim - leaf.ndim
+            if rest < 0 or block.shape[rest:] != leaf.shape:
+                raise ValueError(
+                    f"`jacobian` must give a matrix of shape {(size, x.size)} in all, "
+                    f"got an array of shape {block.shape} for parameters of shape "
+                    f"{leaf.shape}: theirs come last."
+                )
         columns = [
             jnp.concatenate(
                 [

@@ -6,7 +6,7 @@ with C = `f_scale`. Everything a user can get wrong is checked here, once, on co
 values; inside a trace only shapes and types are, and the values become outcomes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -72,7 +72,7 @@ class Problem(eqx.Module):
         params: PyTree[ArrayLike],
         args: PyTree = (),
         *,
-        bounds: tuple[Any, Any] | None = None,
+        bounds: Sequence[Any] | None = None,
         loss: str | Callable = "linear",
         f_scale: ArrayLike = 1.0,
         mask: PyTree[ArrayLike] | None = None,
@@ -161,7 +161,7 @@ def curve_problem(
     *,
     sigma: PyTree[ArrayLike] | None = None,
     mask: PyTree[ArrayLike] | None = None,
-    bounds: tuple[Any, Any] | None = None,
+    bounds: Sequence[Any] | None = None,
     loss: str | Callable = "linear",
     f_scale: ArrayLike = 1.0,
 ) -> Problem:
@@ -248,7 +248,10 @@ def _flat_bounds(bounds, params, dtype):
             f"`bounds` must be None or a pair (lower, upper), got {bounds!r}."
         )
 
+    plain = jax.tree.structure(params) == jax.tree.structure(0)
+
     def vector(side, name):
+        side = list_to_array(side) if plain else side
         full = broadcast_like(real_tree(side, name), params, name, "params")
         return flatten(full).astype(dtype)
 
@@ -256,12 +259,16 @@ def _flat_bounds(bounds, params, dtype):
     if is_concrete((lower, upper)):
         lo, hi = lower, upper
         refuse(np.isnan(lo) | np.isnan(hi), params, "`bounds` is NaN")
-        refuse(lo > hi, params, "`bounds` has lower > upper", (lo, hi))
+        pair = {"lower": lo, "upper": hi}
+        refuse(lo > hi, params, "`bounds` has lower > upper", pair)
         refuse((lo == hi) & np.isinf(lo), params, "`bounds` is infinite on both sides")
         if is_concrete(params):
             x = flatten(params).astype(dtype)
             refuse(
-                (x < lo) | (x > hi), params, "`params` is outside `bounds`", (x, lo, hi)
+                (x < lo) | (x > hi),
+                params,
+                "`params` is outside `bounds`",
+                {"start": x, **pair},
             )
     return jnp.asarray(lower), jnp.asarray(upper)
 
@@ -294,6 +301,11 @@ def _loss(loss, f_scale, dtype) -> Loss:
             )
         rho = LOSSES[loss]
         rho = None if rho is None else Function(rho, "loss")
+    elif not callable(loss):
+        raise TypeError(
+            f"`loss` must be one of {sorted(LOSSES)} or a function rho(z), got "
+            f"{loss!r}."
+        )
     else:
         rho = Function(loss, "loss")
     f_scale = jnp.asarray(f_scale, dtype)

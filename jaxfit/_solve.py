@@ -36,6 +36,12 @@ def solve(problem: Problem, solver: TRF | None = None) -> Solution:
             f"`problem` must be a jaxfit.Problem, got {type(problem).__name__}: make "
             "one with jaxfit.Problem(residual, params) or jaxfit.curve_problem(...)."
         )
+    if solver is not None and not isinstance(solver, TRF):
+        raise TypeError(f"`solver` must be a jaxfit.TRF or None, got {solver!r}.")
+    if problem.loss.f_scale.ndim:
+        raise ValueError(
+            "`problem` is a stack of problems: solve it by jax.vmap(jaxfit.solve)."
+        )
     return _solve(problem, _DEFAULT if solver is None else solver)
 
 

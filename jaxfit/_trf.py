@@ -92,10 +92,10 @@ class TRF(eqx.Module):
 
     def __init__(
         self,
-        ftol: float | None = None,
-        xtol: float | None = None,
-        gtol: float | None = None,
-        atol: float | None = None,
+        ftol: ArrayLike | None = None,
+        xtol: ArrayLike | None = None,
+        gtol: ArrayLike | None = None,
+        atol: ArrayLike | None = None,
         max_steps: int = 2000,
         trials: int = 4,
         x_scale: Literal["jac"] | ArrayLike = "jac",
@@ -114,7 +114,11 @@ class TRF(eqx.Module):
         self.trials = positive_int("trials", trials)
         self.cg_steps = positive_int("cg_steps", cg_steps)
         if isinstance(chunk_size, str):
-            one_of("chunk_size", chunk_size, Literal["auto"])
+            if chunk_size != "auto":
+                raise ValueError(
+                    "`chunk_size` must be 'auto', None or a number, got "
+                    f"{chunk_size!r}."
+                )
         elif chunk_size is not None:
             chunk_size = positive_int("chunk_size", chunk_size)
         self.chunk_size = chunk_size
@@ -123,6 +127,11 @@ class TRF(eqx.Module):
         if isinstance(jacobian, str):
             self.mode = one_of("jacobian", jacobian, Literal["forward", "reverse"])
             self.jacobian = None
+        elif not callable(jacobian):
+            raise TypeError(
+                "`jacobian` must be 'forward', 'reverse' or a function, got "
+                f"{jacobian!r}."
+            )
         else:
             self.mode = "forward"
             self.jacobian = Function(jacobian, "jacobian")
@@ -213,8 +222,8 @@ class TRF(eqx.Module):
             optimality=optimality,
             radius=jnp.where(first, size, state.radius),
             step_norm=jnp.zeros_like(cost),
-            num_steps=state.num_steps + (status == Status.RUNNING),
-            nfev=state.nfev + first,
+            num_steps=state.num_steps + (status == Status.RUNNING).astype(jnp.int32),
+            nfev=state.nfev + first.astype(jnp.int32),
             njev=state.njev + 1,
             status=status,
             closed=status != Status.RUNNING,
@@ -364,7 +373,8 @@ class TRF(eqx.Module):
 
 def _x_scale(x_scale) -> Array | None:
     if isinstance(x_scale, str):
-        one_of("x_scale", x_scale, Literal["jac"])
+        if x_scale != "jac":
+            raise ValueError(f"`x_scale` must be 'jac' or numbers, got {x_scale!r}.")
         return None
     scale = jnp.asarray(x_scale, jnp.result_type(float))
     if is_concrete(scale) and not bool(jnp.all((scale > 0) & jnp.isfinite(scale))):

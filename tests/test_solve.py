@@ -760,7 +760,7 @@ def test_a_start_that_is_not_finite_is_an_outcome(bad):
     assert solution.status == Status.NONFINITE_START
     assert not solution.success
     np.testing.assert_array_equal(solution.params, START)
-    assert (int(solution.nfev), int(solution.num_steps)) == (1, 1)
+    assert (int(solution.nfev), int(solution.num_steps)) == (1, 0)
 
 
 def test_an_infeasible_start_is_an_outcome_of_its_lane():
