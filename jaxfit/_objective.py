@@ -30,7 +30,7 @@ from ._types import Scalar, Vector
 
 
 # A block of this many numbers stays in the second-level cache of a CPU core.
-_BLOCK_NUMBERS = 2**17
+_BLOCK_NUMBERS = 2**16
 # Data of fewer numbers than this are not cut: they fit the cache as they are.
 _LARGE = 2**18
 

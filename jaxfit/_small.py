@@ -89,9 +89,8 @@ def solve_upper(lower: Matrix, b: Vector) -> Vector:
 def triangle(columns: Float[Array, "n1 m"]) -> Float[Array, "n1 n1"]:
     """The upper triangle R of Q R = columns', whatever m: no Q is kept.
 
-    Up to `UNROLL` columns by modified Gram-Schmidt, one column at a time, whose R is as
-    accurate as Householder's (Bjorck 1967, "Solving linear least squares problems by
-    Gram-Schmidt orthogonalization").
+    By the library's Householder reflections. Written out as modified Gram-Schmidt it
+    costs the same from 1,000 to 10,000 rows and twice the compilation below.
     """
     n1, m = columns.shape
     r = jnp.linalg.qr(columns.T, mode="r")
