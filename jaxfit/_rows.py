@@ -31,8 +31,9 @@ _ELEMENTWISE = frozenset(
     cbrt ceil clamp convert_element_type copy copy_p cos cosh digamma div eq erf
     erf_inv erfc exp exp2 expm1 floor ge gt igamma igammac imag integer_pow
     is_finite le lgamma log log1p logistic lt max min mul ne neg nextafter not or
-    polygamma pow real reduce_precision regularized_incomplete_beta rem round rsqrt
-    select_n sign sin sinh sqrt square stop_gradient sub tan tanh xor zeta
+    polygamma polynomial pow real reduce_precision regularized_incomplete_beta rem
+    round rsqrt select_n sign sin sinh sqrt square stop_gradient sub tan tanh xor
+    zeta
     """.split()  # noqa: SIM905
 )
 _REDUCTIONS = frozenset(
