@@ -8,12 +8,14 @@ its certified values.
 import math
 import sys
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._problem import curve_problem
+from ._problem import Problem, curve_problem
+from ._result import Solution
 from ._solve import solve
 from ._trf import TRF
 from .datasets import NistDataset, nist, nist_names
@@ -31,15 +33,22 @@ def correct_digits(value, certified) -> float:
     return 0.0 if not error < 1 else min(11.0, -math.log10(max(error, 1e-11)))
 
 
+def twice(fit: Callable, problem: Problem) -> tuple[Solution, float, float]:
+    """The solution, and the seconds of the first call and of the second."""
+
+    def timed() -> tuple[Solution, float]:
+        begun = time.perf_counter()
+        solution = jax.block_until_ready(fit(problem))
+        return solution, time.perf_counter() - begun
+
+    (solution, first), (_, warm) = timed(), timed()
+    return solution, first, warm
+
+
 def fit_nist(data: NistDataset, start: int) -> tuple[str, bool]:
     """Fit one data set from one start: a line of the report, and whether it passed."""
     problem = data.problem(start)
-    begun = time.perf_counter()
-    solution = jax.block_until_ready(solve(problem))
-    first = time.perf_counter() - begun
-    begun = time.perf_counter()
-    jax.block_until_ready(solve(problem))
-    warm = time.perf_counter() - begun
+    solution, first, warm = twice(solve, problem)
     params = correct_digits(solution.params, data.certified)
     std_dev = jnp.sqrt(jnp.diag(solution.covariance()))
     errors = correct_digits(std_dev, data.std_dev)
@@ -68,12 +77,7 @@ def fit_batch(count: int = 10_000, points: int = 100) -> str:
     problems = jax.jit(jax.vmap(problem))(keys)
     solver = TRF(linear_solver="gram", trials=1)
     fit = jax.jit(jax.vmap(lambda problem: solve(problem, solver)))
-    begun = time.perf_counter()
-    solutions = jax.block_until_ready(fit(problems))
-    first = time.perf_counter() - begun
-    begun = time.perf_counter()
-    jax.block_until_ready(fit(problems))
-    warm = time.perf_counter() - begun
+    solutions, first, warm = twice(fit, problems)
     mean = np.round(np.mean(solutions.params, axis=0), 3)
     return (
         f"{int(jnp.sum(solutions.success))} of {count} bounded fits of {points} points "

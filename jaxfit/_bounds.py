@@ -40,6 +40,22 @@ class Bounds(eqx.Module):
         dv = to_lower.astype(x.dtype) - to_upper.astype(x.dtype)
         return v, dv
 
+    def hat(
+        self, x: Vector, g: Vector, scale: Vector
+    ) -> tuple[Vector, Vector, Vector, Vector]:
+        """v and dv, 0 for fixed parameters, and the hat scaling d and diagonal c.
+
+        d_i = sqrt(v_i s_i) and c_i = s_i g_i dv_i towards a bound, else d_i = s_i and
+        c_i = 0, with s = `scale`; a fixed parameter has d_i = 0 and c_i = 1.
+        """
+        v, dv = self.coleman_li(x, g)
+        v, dv = jnp.where(self.fixed, 0, v), jnp.where(self.fixed, 0, dv)
+        towards = dv != 0
+        d = jnp.sqrt(jnp.where(towards, v * scale, scale**2))
+        d = jnp.where(self.fixed, 0, d)
+        c = jnp.where(self.fixed, 1, jnp.where(towards, scale * g * dv, 0))
+        return v, dv, d, c
+
     def stride(self, x: Vector, s: Vector) -> tuple[Scalar, Bool[Array, " n"]]:
         """Largest t with x + t s inside the bounds, and the bounds met there."""
         room = jnp.where(s > 0, self.upper - x, self.lower - x)

@@ -51,7 +51,7 @@ def _minimise_jvp(primals, tangents):
     t_objective, t_bounds = jax.tree.map(
         lambda t: jnp.where(ok, t, jnp.zeros_like(t)), (t_objective, t_bounds)
     )
-    t_x = _solution_tangent(objective, t_objective, bounds, t_bounds, x, solver)
+    t_x = _solution_tangent(objective, t_objective, bounds, t_bounds, state, solver)
     t_x = jnp.where(ok, t_x, 0)
 
     def summary(x, objective):
@@ -71,24 +71,22 @@ def _solution_tangent(
     t_objective,
     bounds: Bounds | None,
     t_bounds,
-    x: Vector,
+    state: State,
     solver: TRF,
 ) -> Vector:
+    x = state.x
+
     def gradient(x, objective):
         return jax.grad(lambda x: objective.cost(x))(x)
 
-    lin = objective.linearise(x)
     g = gradient(x, objective)
-    norms = jax.lax.stop_gradient(lin.column_norms)
+    norms = jax.lax.stop_gradient(state.lin.column_norms)
     scale = 1 / jnp.where(norms > 0, norms, 1)
     d, c = scale, jnp.zeros_like(x)
     lift = pull = jnp.zeros_like(x)
     if bounds is not None:
-        v, dv = bounds.coleman_li(x, g)
-        fixed, towards = bounds.fixed, (dv != 0) & ~bounds.fixed
-        d = jnp.sqrt(jnp.where(towards, v * scale, scale**2))
-        d = jnp.where(fixed, 0, d)
-        c = jnp.where(fixed, 1, jnp.where(towards, scale * g * dv, 0))
+        _, dv, d, c = bounds.hat(x, g, scale)
+        fixed, towards = bounds.fixed, dv != 0
         if t_bounds is not None:
             zero = jnp.zeros_like(x)
             t_lower = zero if t_bounds.lower is None else t_bounds.lower
@@ -105,7 +103,7 @@ def _solution_tangent(
     rhs = d * t_g - pull
 
     if solver.derivative == "gauss_newton":
-        curvature = lin.product
+        curvature = objective.linearise(x).product
     else:
         _, curvature = jax.linearize(lambda x: gradient(x, objective), x)
 

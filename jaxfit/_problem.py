@@ -276,11 +276,9 @@ def _flat_bounds(bounds, params, dtype):
 def _check_sigma(sigma, mask) -> None:
     if not is_concrete((sigma, mask)):
         return
-    masks = [True] if mask is None else jax.tree.leaves(mask)
     leaves = jax.tree.leaves(sigma)
-    for leaf, used in zip(
-        leaves, masks * len(leaves) if mask is None else masks, strict=True
-    ):
+    masks = [True] * len(leaves) if mask is None else jax.tree.leaves(mask)
+    for leaf, used in zip(leaves, masks, strict=True):
         value = np.asarray(leaf)
         bad = ~(np.isfinite(value) & (value > 0)) & np.asarray(used)
         if bad.any():

@@ -190,14 +190,10 @@ class TRF(eqx.Module):
         length = safe_norm / jnp.where(norms > 0, norms, 1)
         d, c, vg, reach = scale, None, g, 1
         if bounds is not None:
-            v, dv = bounds.coleman_li(x, g)
-            fixed, towards = bounds.fixed, (dv != 0) & ~bounds.fixed
-            reach = jnp.where(towards, jnp.minimum(1, v / length), 1)
-            reach = jnp.where(fixed, 0, reach)
-            vg = jnp.where(fixed, 0, v * g)
-            d = jnp.sqrt(jnp.where(towards, v * scale, scale**2))
-            d = jnp.where(fixed, 0, d)
-            c = jnp.where(fixed, 1, jnp.where(towards, scale * g * dv, 0))
+            v, dv, d, c = bounds.hat(x, g, scale)
+            vg = jnp.where(bounds.fixed, 0, v * g)
+            reach = jnp.where(dv != 0, jnp.minimum(1, v / length), 1)
+            reach = jnp.where(bounds.fixed, 0, reach)
         cosine = jnp.max(jnp.abs(g) * length * reach) / safe_norm**2
         optimality = jnp.max(jnp.abs(vg))
 
