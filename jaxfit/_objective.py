@@ -19,10 +19,11 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from ._curve import Curve
 from ._linearise import Columns, Gram, Linearisation, Triangle
 from ._loss import Loss
 from ._matrix_free import MatrixFree, Slope
-from ._problem import Curve, Problem
+from ._problem import Problem
 from ._rows import why_not_rowwise
 from ._small import UNROLL
 from ._trf import TRF

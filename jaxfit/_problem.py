@@ -24,8 +24,8 @@ from ._check import (
     list_to_array,
     real_tree,
     refuse,
-    same_structure,
 )
+from ._curve import Curve, curve_data
 from ._function import Function
 from ._loss import LOSSES, Loss
 
@@ -102,57 +102,6 @@ class Problem(eqx.Module):
         return Bounds(self.lower, self.upper)
 
 
-class Curve(eqx.Module):
-    """The residual of a curve fit: (model(x, params) - y) / sigma."""
-
-    model: Function
-
-    def __call__(self, params, data: "CurveData"):
-        predicted = self.model(data.x, params)
-        same_structure(predicted, data.y, "the value of `model`", "`y`")
-
-        def difference(f, y):
-            f = jnp.asarray(f)
-            if f.shape != y.shape:
-                raise ValueError(
-                    f"`model` returned shape {f.shape} where `y` has {y.shape}: a "
-                    "model must give one prediction for each datum."
-                )
-            return f - y
-
-        return data.weigh(jax.tree.map(difference, predicted, data.y))
-
-    def jacobian(self, fn: Callable, params, data: "CurveData"):
-        """The residual's Jacobian from the model's own, `fn(x, params)`."""
-        rows = fn(data.x, params)
-        per_leaf = jax.tree.structure(data.y).flatten_up_to(rows)
-        sigma = data.sigma_leaves()
-        scaled = [
-            jax.tree.map(lambda j, s=s: j if s is None else (j.T / s.T).T, row)
-            for row, s in zip(per_leaf, sigma, strict=True)
-        ]
-        return jax.tree.unflatten(jax.tree.structure(data.y), scaled)
-
-
-class CurveData(eqx.Module):
-    """Data of a curve fit; `sigma` is None or in the structure of `y`."""
-
-    x: PyTree[Array]
-    y: PyTree[Array]
-    sigma: PyTree[Array] | None
-
-    def sigma_leaves(self) -> list:
-        leaves = jax.tree.leaves(self.y)
-        if self.sigma is None:
-            return [None] * len(leaves)
-        return jax.tree.leaves(self.sigma)
-
-    def weigh(self, difference):
-        if self.sigma is None:
-            return difference
-        return jax.tree.map(jnp.divide, difference, self.sigma)
-
-
 def curve_problem(
     model: Callable[[Any, Any], Any],
     x: PyTree[ArrayLike],
@@ -175,7 +124,9 @@ def curve_problem(
     - `y`: PyTree of real arrays, m numbers in all.
     - `params`: PyTree of real arrays: the starting point.
     - `sigma`: standard deviations of `y`, in its units: a scalar, a prefix of `y` or a
-        PyTree like `y`. Residuals are divided by them.
+        PyTree like `y`. Residuals are divided by them. For a `y` of shape (m,) also its
+        covariance matrix, of shape (m, m): residuals are multiplied by the inverse of
+        its Cholesky factor.
     - `mask`: booleans, a prefix of `y` or a PyTree like it. Data where it is False
         count for nothing, whatever they hold: NaN there harms no derivative.
     - `bounds`, `loss`, `f_scale`: as in [`jaxfit.Problem`][].
@@ -194,49 +145,15 @@ def curve_problem(
             jnp.asarray,
             broadcast_like(jax.tree.map(boolean, list_to_array(mask)), y, "mask", "y"),
         )
-    if sigma is not None:
-        # One standard deviation for all stays one number: no array as long as y.
-        sigma = real_tree(list_to_array(sigma), "sigma", inexact=True)
-        sigma = jax.tree.map(
-            jnp.asarray, broadcast_like(sigma, y, "sigma", "y", keep_scalars=True)
-        )
-        _check_sigma(sigma, mask)
-    if mask is not None:
-        x, y, sigma = _fill_masked(x, y, sigma, mask)
     return Problem(
         Curve(Function(model, "model")),
         params,
-        CurveData(x, y, sigma),
+        curve_data(x, y, sigma, mask),
         bounds=bounds,
         loss=loss,
         f_scale=f_scale,
         mask=mask,
     )
-
-
-def _fill_masked(x, y, sigma, mask):
-    """Harmless numbers in masked rows, so that no NaN meets a derivative's zero.
-
-    y and sigma become 0 and 1. In x only what is not finite is replaced, by the first
-    unmasked row: a model may look at its neighbours, and finite x are the user's.
-    """
-    y = jax.tree.map(lambda m, v: jnp.where(m, v, 0), mask, y)
-    if sigma is not None:
-        sigma = jax.tree.map(lambda m, v: jnp.where(m, v, 1), mask, sigma)
-    first = jax.tree.leaves(mask)[0]
-
-    def fill(leaf):
-        if leaf.shape[:1] != first.shape[:1] or not jnp.issubdtype(
-            leaf.dtype, jnp.inexact
-        ):
-            return leaf
-        row_ok = first.reshape(first.shape[0], -1).any(axis=1)
-        good = leaf[jnp.argmax(row_ok)]
-        safe = jnp.where(jnp.isfinite(good), good, 0)
-        rows_bad = ~row_ok.reshape((-1,) + (1,) * (leaf.ndim - 1))
-        return jnp.where(rows_bad & ~jnp.isfinite(leaf), safe, leaf)
-
-    return jax.tree.map(fill, x), y, sigma
 
 
 def _flat_bounds(bounds, params, dtype):
@@ -271,23 +188,6 @@ def _flat_bounds(bounds, params, dtype):
                 {"start": x, **pair},
             )
     return jnp.asarray(lower), jnp.asarray(upper)
-
-
-def _check_sigma(sigma, mask) -> None:
-    if not is_concrete((sigma, mask)):
-        return
-    leaves = jax.tree.leaves(sigma)
-    masks = [True] * len(leaves) if mask is None else jax.tree.leaves(mask)
-    for leaf, used in zip(leaves, masks, strict=True):
-        value = np.asarray(leaf)
-        bad = ~(np.isfinite(value) & (value > 0)) & np.asarray(used)
-        if bad.any():
-            value = np.broadcast_to(value, bad.shape)
-            index = tuple(int(i) for i in np.argwhere(bad)[0])
-            raise ValueError(
-                f"`sigma` must be positive and finite, got {value[index]} at {index}: "
-                "mask such a datum or give it a standard deviation."
-            )
 
 
 def _loss(loss, f_scale, dtype) -> Loss:

@@ -3,12 +3,14 @@
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array
 
 from ._implicit import minimise
 from ._matrix_free import Slope
 from ._objective import Objective
 from ._problem import Problem
 from ._result import Solution
+from ._state import State
 from ._trf import TRF
 
 
@@ -50,11 +52,16 @@ _DEFAULT = TRF()  # made once: it costs as much as a quarter of a small fit
 
 @jax.jit
 def _solve(problem: Problem, solver: TRF) -> Solution:
-    start, unravel = ravel_pytree(problem.params)
-    bounds = problem.bounds
+    start, _ = ravel_pytree(problem.params)
     objective = Objective.of(problem, start, solver)
-    state = minimise(objective, bounds, start, solver)
-    x, lin = state.x, state.lin
+    state = minimise(objective, problem.bounds, start, solver)
+    return solution_of(problem, objective.num_rows, state)
+
+
+def solution_of(problem: Problem, num_rows: Array, state: State) -> Solution:
+    """What the last state of a fit tells its user."""
+    _, unravel = ravel_pytree(problem.params)
+    x, lin, bounds = state.x, state.lin, problem.bounds
     active, fixed = jnp.zeros(x.shape, jnp.int32), None
     if bounds is not None:
         fixed = bounds.fixed
@@ -69,7 +76,7 @@ def _solve(problem: Problem, solver: TRF) -> Solution:
         active_mask=unravel_as(problem.params, active),
         grad=unravel(lin.grad),
         linearisation=None if isinstance(lin, Slope) else lin,
-        num_rows=objective.num_rows,
+        num_rows=num_rows,
         num_params=x.size,
         fixed=fixed,
         history=state.history,

@@ -10,6 +10,7 @@ class Status(enum.IntEnum):
     INFEASIBLE_START = -6
     NONFINITE_JACOBIAN = -5
     NONFINITE_START = -4
+    STOPPED = -2
     MAX_STEPS = 0
     GTOL = 1
     FTOL = 2
@@ -27,7 +28,8 @@ _MESSAGES = {
     Status.INFEASIBLE_START: "The start is outside its bounds.",
     Status.NONFINITE_JACOBIAN: "The Jacobian is not finite at an accepted point.",
     Status.NONFINITE_START: "The residual or its Jacobian is not finite at the start.",
-    Status.MAX_STEPS: "The maximum number of steps was reached.",
+    Status.STOPPED: "Stopped because `callback` raised `StopIteration` or returned True.",
+    Status.MAX_STEPS: "The maximum number of steps or evaluations was reached.",
     Status.GTOL: "`gtol` termination condition is satisfied.",
     Status.FTOL: "`ftol` termination condition is satisfied.",
     Status.XTOL: "`xtol` termination condition is satisfied.",

@@ -54,6 +54,7 @@ class TRF(eqx.Module):
     - `atol`: stop when `optimality`, the largest |v_i g_i|, is at most `atol`: what
         SciPy calls gtol, in units of cost per parameter. None never stops.
     - `max_steps`: outer steps after which to give up.
+    - `max_nfev`: evaluations of the residual after which to give up; None never does.
     - `trials`: radii tried on one linearisation before the next one.
     - `x_scale`: "jac" scales each parameter by its largest column norm so far; an array
         (of n numbers, or one) gives their characteristic sizes.
@@ -79,6 +80,7 @@ class TRF(eqx.Module):
     xtol: ArrayLike | None
     gtol: ArrayLike | None
     atol: ArrayLike | None
+    max_nfev: ArrayLike | None
     x_scale: Array | None  # None stands for "jac"
     jacobian: Function | None  # None stands for automatic differentiation
     mode: Literal["forward", "reverse"] = eqx.field(static=True)
@@ -105,6 +107,7 @@ class TRF(eqx.Module):
         cg_steps: int = 500,
         derivative: Literal["hessian", "gauss_newton"] = "hessian",
         history: bool = False,
+        max_nfev: ArrayLike | None = None,
     ):
         for name, tol in (("ftol", ftol), ("xtol", xtol), ("gtol", gtol)):
             check_tolerance(name, tol)
@@ -113,6 +116,9 @@ class TRF(eqx.Module):
         self.max_steps = positive_int("max_steps", max_steps)
         self.trials = positive_int("trials", trials)
         self.cg_steps = positive_int("cg_steps", cg_steps)
+        if max_nfev is not None and is_concrete(max_nfev):
+            max_nfev = positive_int("max_nfev", max_nfev)
+        self.max_nfev = max_nfev
         if isinstance(chunk_size, str):
             if chunk_size != "auto":
                 raise ValueError(
@@ -299,10 +305,55 @@ class TRF(eqx.Module):
         return state, accepted
 
     def finish(self, state: State) -> State:
-        """The end of an outer step: count it against `max_steps`."""
-        spent = (state.status == Status.RUNNING) & (state.num_steps >= self.max_steps)
-        status = jnp.where(spent, Status.MAX_STEPS, state.status)
+        """The end of an outer step: count it against `max_steps` and `max_nfev`."""
+        spent = state.num_steps >= self.max_steps
+        if self.max_nfev is not None:
+            spent |= state.nfev >= self.max_nfev
+        running = state.status == Status.RUNNING
+        status = jnp.where(running & spent, Status.MAX_STEPS, state.status)
         return dataclasses.replace(state, status=status.astype(state.status.dtype))
+
+    def step(
+        self,
+        state: State,
+        cost: Callable[[Vector], Scalar],
+        linearise: Callable[[Vector], Linearisation],
+        bounds: Bounds | None,
+    ) -> State:
+        """One outer step: a linearisation, and trials until one is accepted.
+
+        The trials are a masked `scan`: once settled, the rest do nothing.
+        """
+        start, history = state.x, state.history
+        state = dataclasses.replace(state, history=None)
+        state, model = self.prepare(state, linearise(state.x), bounds)
+        pack, unpack = packing((state, state.closed), state.x.dtype)
+
+        def trial(vector, _):
+            def go(vector):
+                state, _ = unpack(vector)
+                x, step = self.propose(state, model, bounds)
+                state, accepted = self.judge(state, x, step, cost(x))
+                settled = accepted | (state.status != Status.RUNNING)
+                if self.max_nfev is not None:
+                    settled |= state.nfev >= self.max_nfev
+                return pack((state, settled))
+
+            _, settled = unpack(vector)
+            return jax.lax.cond(settled, lambda vector: vector, go, vector), None
+
+        settled = state.closed
+        if self.max_nfev is not None:
+            settled |= state.nfev >= self.max_nfev
+        vector, _ = jax.lax.scan(trial, pack((state, settled)), None, self.trials)
+        state, _ = unpack(vector)
+        if history is not None:
+            history = history.record(state)
+        state = self.finish(state)
+        # Where a fit ends without having moved, the linearisation is of its solution
+        # already.
+        still = (state.status != Status.RUNNING) & jnp.all(state.x == start)
+        return dataclasses.replace(state, closed=state.closed | still, history=history)
 
     def minimise(
         self,
@@ -314,42 +365,21 @@ class TRF(eqx.Module):
     ) -> State:
         """The fused driver: the whole fit as one `while_loop` over a `scan`."""
         start = self.init(x, bounds, blank)
-        history = start.history
-        start = dataclasses.replace(start, history=None)
-        settled = jnp.array(False)
-        pack, unpack = packing((start, settled), x.dtype)
+        pack, unpack = packing(dataclasses.replace(start, history=None), x.dtype)
+
+        def split(state):
+            return pack(dataclasses.replace(state, history=None)), state.history
+
+        def join(carry):
+            return dataclasses.replace(unpack(carry[0]), history=carry[1])
 
         def step(carry):
-            vector, history = carry
-            state, _ = unpack(vector)
-            state, model = self.prepare(state, linearise(state.x), bounds)
-
-            def trial(vector, _):
-                def go(vector):
-                    state, _ = unpack(vector)
-                    x, step = self.propose(state, model, bounds)
-                    state, accepted = self.judge(state, x, step, cost(x))
-                    settled = accepted | (state.status != Status.RUNNING)
-                    return pack((state, settled))
-
-                _, settled = unpack(vector)
-                return jax.lax.cond(settled, lambda vector: vector, go, vector), None
-
-            vector = pack((state, state.closed))
-            vector, _ = jax.lax.scan(trial, vector, None, length=self.trials)
-            state, _ = unpack(vector)
-            if history is not None:
-                history = history.record(state)
-            return pack((self.finish(state), settled)), history
+            return split(self.step(join(carry), cost, linearise, bounds))
 
         def running(carry):
-            state, _ = unpack(carry[0])
-            return ~state.closed
+            return ~unpack(carry[0]).closed
 
-        carry = pack((start, settled)), history
-        vector, history = jax.lax.while_loop(running, step, carry)
-        state, _ = unpack(vector)
-        return dataclasses.replace(state, history=history)
+        return join(jax.lax.while_loop(running, step, split(start)))
 
     def _inv_scale(self, previous: Vector, lin: Linearisation) -> Vector:
         if self.x_scale is None:

@@ -744,7 +744,7 @@ def test_steps_run_out():
     assert solution.status == Status.MAX_STEPS
     assert (int(solution.num_steps), int(solution.njev)) == (2, 3)
     assert not solution.success
-    assert solution.message == "The maximum number of steps was reached."
+    assert solution.message == "The maximum number of steps or evaluations was reached."
     # What is returned is the last point, with its own cost, gradient and covariance.
     assert solution.cost < 0.5 * np.sum(numpy_decay(START) ** 2)
     residual = numpy_decay(np.asarray(solution.params))

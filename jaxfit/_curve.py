@@ -1,0 +1,192 @@
+"""The residual of a curve fit, and its data made safe.
+
+    r = W (model(x, params) - y),    W = diag(1 / sigma), or L^-1 where sigma = L L'
+
+is a covariance. Rows that do not count hold harmless numbers, so that no NaN meets a
+derivative's zero.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, PyTree
+
+from ._check import (
+    broadcast_like,
+    is_concrete,
+    list_to_array,
+    real_tree,
+    same_structure,
+)
+from ._function import Function
+
+
+class Factor(eqx.Module):
+    """The lower Cholesky factor L of a covariance of the data."""
+
+    lower: Float[Array, "m m"]
+
+    def whiten(self, rows: Float[Array, "m ..."]) -> Float[Array, "m ..."]:
+        """L^-1 times the rows: their covariance becomes the identity."""
+        columns = rows.reshape(rows.shape[0], -1)
+        white = jax.scipy.linalg.solve_triangular(self.lower, columns, lower=True)
+        return white.reshape(rows.shape)
+
+
+class CurveData(eqx.Module):
+    """Data of a curve fit; `sigma` is None, in the structure of `y`, or a `Factor`."""
+
+    x: PyTree[Array]
+    y: PyTree[Array]
+    sigma: PyTree[Array] | Factor | None
+
+    def weigh(self, rows):
+        """W times rows in the structure of `y`, with any axes behind those of `y`."""
+        if self.sigma is None:
+            return rows
+        if isinstance(self.sigma, Factor):
+            return jax.tree.map(self.sigma.whiten, rows)
+
+        def divide(sigma, part):
+            # The axes of sigma are the first ones of each array.
+            wide = [
+                sigma.reshape(sigma.shape + (1,) * (a.ndim - sigma.ndim))
+                if sigma.ndim
+                else sigma
+                for a in jax.tree.leaves(part)
+            ]
+            return jax.tree.map(
+                jnp.divide, part, jax.tree.unflatten(jax.tree.structure(part), wide)
+            )
+
+        return jax.tree.map(divide, self.sigma, rows)
+
+
+class Curve(eqx.Module):
+    """The residual of a curve fit: W (model(x, params) - y)."""
+
+    model: Function
+
+    def __call__(self, params, data: CurveData):
+        predicted = self.model(data.x, params)
+        same_structure(predicted, data.y, "the value of `model`", "`y`")
+
+        def difference(f, y):
+            f = jnp.asarray(f)
+            if f.shape != y.shape:
+                raise ValueError(
+                    f"`model` returned shape {f.shape} where `y` has {y.shape}: a "
+                    "model must give one prediction for each datum."
+                )
+            return f - y
+
+        return data.weigh(jax.tree.map(difference, predicted, data.y))
+
+    def jacobian(self, fn: Callable, params, data: CurveData):
+        """The residual's Jacobian from the model's own, `fn(x, params)`."""
+        return data.weigh(fn(data.x, params))
+
+
+def curve_data(
+    x: PyTree[Array],
+    y: PyTree[Array],
+    sigma: PyTree[ArrayLike] | None,
+    mask: PyTree[Array] | None,
+) -> CurveData:
+    """The data with `sigma` checked and in its final form, and masked rows filled."""
+    if sigma is not None:
+        sigma = real_tree(list_to_array(sigma), "sigma", inexact=True)
+        sigma = _covariance_factor(sigma, y, mask) or _deviations(sigma, y, mask)
+    if mask is not None:
+        x, y, sigma = _fill_masked(x, y, sigma, mask)
+    return CurveData(x, y, sigma)
+
+
+def _deviations(sigma, y, mask):
+    # One standard deviation for all stays one number: no array as long as y.
+    sigma = broadcast_like(sigma, y, "sigma", "y", keep_scalars=True)
+    sigma = jax.tree.map(jnp.asarray, sigma)
+    if not is_concrete((sigma, mask)):
+        return sigma
+    leaves = jax.tree.leaves(sigma)
+    masks = [True] * len(leaves) if mask is None else jax.tree.leaves(mask)
+    for leaf, used in zip(leaves, masks, strict=True):
+        value = np.asarray(leaf)
+        bad = ~(np.isfinite(value) & (value > 0)) & np.asarray(used)
+        if bad.any():
+            value = np.broadcast_to(value, bad.shape)
+            index = tuple(int(i) for i in np.argwhere(bad)[0])
+            raise ValueError(
+                f"`sigma` must be positive and finite, got {value[index]} at {index}: "
+                "mask such a datum or give it a standard deviation."
+            )
+    return sigma
+
+
+def _covariance_factor(sigma, y, mask) -> Factor | None:
+    """The factor of a `sigma` of shape (m, m) for a `y` of shape (m,), else None.
+
+    Masked data are given unit variance and no covariance, which leaves the others
+    with their own.
+    """
+    leaves = jax.tree.leaves((sigma, y))
+    if (
+        len(leaves) != 2
+        or leaves[1].ndim != 1
+        or leaves[0].shape != leaves[1].shape * 2
+    ):
+        return None
+    (c, y) = leaves
+    if mask is not None:
+        used = jax.tree.leaves(mask)[0]
+        c = jnp.where(used[:, None] & used, c, jnp.eye(y.size, dtype=c.dtype))
+    lower = jnp.linalg.cholesky(c)
+    if is_concrete(lower):
+        c, lower = np.asarray(c), np.asarray(lower)
+        if not np.isfinite(c).all():
+            index = tuple(int(i) for i in np.argwhere(~np.isfinite(c))[0])
+            raise ValueError(f"`sigma` must be finite, got {c[index]} at {index}.")
+        skew = np.abs(c - c.T) > 1e-8 * np.sqrt(
+            np.abs(np.outer(c.diagonal(), c.diagonal()))
+        )
+        if skew.any():
+            i, j = (int(k) for k in np.argwhere(skew)[0])
+            raise ValueError(
+                f"`sigma` must be symmetric, got {c[i, j]} at {(i, j)} and {c[j, i]} at "
+                f"{(j, i)}: it is the covariance matrix of `y`."
+            )
+        if not np.isfinite(lower).all():
+            raise ValueError(
+                "`sigma` must be positive definite, and this covariance matrix is not: "
+                "its smallest eigenvalue is "
+                f"{np.linalg.eigvalsh(c)[0]:.3g}."
+            )
+    return Factor(jnp.asarray(lower))
+
+
+def _fill_masked(x, y, sigma, mask):
+    """Harmless numbers in masked rows.
+
+    y and sigma become 0 and 1. In x only what is not finite is replaced, by the first
+    unmasked row: a model may look at its neighbours, and finite x are the user's.
+    """
+    y = jax.tree.map(lambda m, v: jnp.where(m, v, 0), mask, y)
+    if sigma is not None and not isinstance(sigma, Factor):
+        sigma = jax.tree.map(lambda m, v: jnp.where(m, v, 1), mask, sigma)
+    first = jax.tree.leaves(mask)[0]
+
+    def fill(leaf):
+        if leaf.shape[:1] != first.shape[:1] or not jnp.issubdtype(
+            leaf.dtype, jnp.inexact
+        ):
+            return leaf
+        row_ok = first.reshape(first.shape[0], -1).any(axis=1)
+        good = leaf[jnp.argmax(row_ok)]
+        safe = jnp.where(jnp.isfinite(good), good, 0)
+        rows_bad = ~row_ok.reshape((-1,) + (1,) * (leaf.ndim - 1))
+        return jnp.where(rows_bad & ~jnp.isfinite(leaf), safe, leaf)
+
+    return jax.tree.map(fill, x), y, sigma

@@ -1,0 +1,284 @@
+"""Data as SciPy's callers pass them, read once on the host and checked by value.
+
+Rows come first in everything that leaves this file: an x of shape (k, M) is turned, and
+`rows_last` says so. What is left out by `nan_policy="omit"` is masked, never cut, so the
+shapes stay.
+"""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from ._buckets import bucket, pad_rows
+
+
+NanPolicy = Literal["raise", "omit", "propagate"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """x, y, sigma and mask as NumPy arrays of the fit's dtype, rows first.
+
+    `mask` is in the structure of `y`, or None; `num_rows` is the length M of a
+    y of shape (M,), else None.
+    """
+
+    x: Any
+    y: Any
+    sigma: Any
+    mask: Any
+    rows_last: bool
+    num_rows: int | None
+
+    @property
+    def count(self) -> int:
+        """The number of data that are used."""
+        if self.mask is None:
+            return sum(leaf.size for leaf in jax.tree.leaves(self.y))
+        return int(sum(leaf.sum() for leaf in jax.tree.leaves(self.mask)))
+
+    @property
+    def can_be_padded(self) -> bool:
+        """Whether rows can be added, provided the model treats them one by one."""
+        return (
+            self.num_rows is not None
+            and (self.sigma is None or np.ndim(self.sigma) < 2)
+            and any(map(self._is_rows, jax.tree.leaves(self.x)))
+        )
+
+    def _is_rows(self, leaf) -> bool:
+        return np.ndim(leaf) > 0 and len(leaf) == self.num_rows
+
+    def padded(self) -> "Data":
+        """The data at the length of their bucket; what was added is not masked yet."""
+        length = bucket(self.num_rows)
+
+        def pad(leaf):
+            return pad_rows(leaf, length) if self._is_rows(leaf) else leaf
+
+        return dataclasses.replace(
+            self, **{k: jax.tree.map(pad, getattr(self, k)) for k in _ARRAYS}
+        )
+
+    def copied(self) -> "Data":
+        """The data safe from later changes by their owner."""
+        return dataclasses.replace(
+            self, **{k: jax.tree.map(np.array, getattr(self, k)) for k in _ARRAYS}
+        )
+
+
+_ARRAYS = ("x", "y", "sigma", "mask")
+
+
+def fit_dtype(ydata: Any) -> np.dtype:
+    """float32 for JAX arrays that are, else float64: NumPy in, double precision out."""
+    leaves = jax.tree.leaves(ydata)
+    narrow = bool(leaves) and all(
+        isinstance(leaf, jax.Array) and leaf.dtype.itemsize <= 4 and leaf.dtype.kind == "f"
+        for leaf in leaves
+    )
+    return np.dtype(np.float32 if narrow else np.float64)
+
+
+def read_data(
+    xdata: Any,
+    ydata: Any,
+    sigma: Any,
+    check_finite: bool,
+    nan_policy: NanPolicy | None,
+    dtype: np.dtype,
+) -> Data:
+    """Check the data and bring them into one form.
+
+    **Raises:** `ValueError` or `TypeError` naming the argument and the first bad index.
+    """
+    y = _tree(ydata, "ydata", dtype)
+    if sum(leaf.size for leaf in jax.tree.leaves(y)) == 0:
+        raise ValueError("`ydata` must not be empty!")
+    x, rows_last, num_rows = _x(xdata, y, dtype)
+    mask = None
+    if check_finite or nan_policy is not None:
+        good_y = jax.tree.map(np.isfinite, y)
+        good_x = [
+            (path, np.isfinite(leaf))
+            for path, leaf in jax.tree_util.tree_leaves_with_path(x)
+            if np.issubdtype(np.asarray(leaf).dtype, np.inexact)
+        ]
+        if nan_policy == "omit":
+            mask = _usable(good_x, good_y, num_rows)
+        elif nan_policy != "propagate":
+            _refuse_non_finite(x, good_x, "xdata", nan_policy, rows_last)
+            good = jax.tree_util.tree_leaves_with_path(good_y)
+            _refuse_non_finite(y, good, "ydata", nan_policy, False)
+    sigma = _sigma(sigma, y, mask, dtype)
+    return Data(x, y, sigma, mask, rows_last, num_rows)
+
+
+def _tree(tree: Any, name: str, dtype: np.dtype) -> Any:
+    """Real arrays of the fit's dtype; a list or tuple of numbers is one array."""
+    if isinstance(tree, list | tuple):
+        return real_array(tree, name, dtype)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: real_array(leaf, name + jax.tree_util.keystr(path), dtype),
+        tree,
+    )
+
+
+def real_array(value: Any, name: str, dtype: np.dtype) -> np.ndarray:
+    """`value` as an array of real numbers of `dtype`."""
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(
+            f"`{name}` is traced by JAX, and this function works on the host: inside "
+            "jit, vmap or grad call jaxfit.solve(jaxfit.curve_problem(...))."
+        )
+    array = np.asarray(value)
+    if array.dtype.kind == "c":
+        raise TypeError(
+            f"`{name}` must be real, got {array.dtype}: fit real and imaginary parts as "
+            "two arrays."
+        )
+    if array.dtype.kind in "USOMmV" and array.dtype.kind != "O":
+        raise ValueError(f"`{name}` must hold numbers, got {value!r:.60}.")
+    try:
+        return array.astype(dtype, copy=False)
+    except (TypeError, ValueError) as err:
+        raise ValueError(
+            f"`{name}` must hold numbers, got {type(value).__name__}: {err}."
+        ) from err
+
+
+def _x(xdata: Any, y: Any, dtype: np.dtype) -> tuple[Any, bool, int | None]:
+    """x with rows first, whether they were last, and the number of rows."""
+    leaves = jax.tree.leaves(y)
+    num_rows = len(y) if isinstance(y, np.ndarray) and y.ndim == 1 else None
+    if isinstance(xdata, list | tuple):
+        try:
+            xdata = np.asarray(xdata)
+        except ValueError:  # parts of unequal shape: a PyTree
+            pass
+    if not hasattr(xdata, "__array__"):
+        x = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: _x_leaf(path, leaf, dtype), xdata
+        )
+        return x, False, num_rows
+    x = real_array(xdata, "xdata", dtype)
+    if num_rows is None or x.ndim == 0:
+        return x, False, num_rows
+    if x.ndim > 1 and x.shape[-1] == num_rows:
+        return np.moveaxis(x, -1, 0), True, num_rows
+    if x.ndim == 1 and len(x) != num_rows:
+        raise ValueError(
+            f"`xdata` has {len(x)} entries and `ydata` has {sum(a.size for a in leaves)}:"
+            " each datum needs its own."
+        )
+    return x, False, num_rows
+
+
+def _x_leaf(path, leaf: Any, dtype: np.dtype) -> Any:
+    name = "xdata" + jax.tree_util.keystr(path)
+    if not hasattr(leaf, "__array__") and not isinstance(leaf, bool | int | float):
+        raise TypeError(
+            f"`{name}` must be an array or a number, got {type(leaf).__name__}: put "
+            "anything else into the model."
+        )
+    array = np.asarray(leaf)
+    if array.dtype.kind in "bui":
+        return array
+    return real_array(leaf, name, dtype)
+
+
+def _usable(good_x, good_y, num_rows: int | None):
+    """The mask of `nan_policy="omit"`: a datum whose y and x are finite."""
+    if num_rows is None:
+        return good_y
+    mask = good_y
+    for _, good in good_x:
+        if good.ndim and len(good) == num_rows:
+            mask = mask & good.reshape(num_rows, -1).all(axis=1)
+    return mask
+
+
+def _refuse_non_finite(tree, good, name: str, policy, rows_last: bool) -> None:
+    values = dict(jax.tree_util.tree_leaves_with_path(tree))
+    for path, ok in good:
+        if ok.all():
+            continue
+        index = tuple(int(i) for i in np.argwhere(~ok)[0])
+        value = np.asarray(values[path])[index]
+        if rows_last:
+            index = (*index[1:], index[0])
+        if policy == "raise" and np.isinf(value):
+            continue  # SciPy's policy is about NaN; an inf is the solver's to judge
+        says = (
+            "The input contains nan values"
+            if policy == "raise"
+            else "array must not contain infs or NaNs"
+        )
+        where = index[0] if len(index) == 1 else index
+        raise ValueError(
+            f"{says}: `{name}{jax.tree_util.keystr(path)}` is {value} at index {where}. "
+            "nan_policy='omit' leaves such data out."
+        )
+
+
+def _sigma(sigma: Any, y: Any, mask: Any, dtype: np.dtype) -> Any:
+    """None, one number, an array like y, or an (M, M) covariance; by value positive."""
+    if sigma is None:
+        return None
+    if not isinstance(y, np.ndarray):
+        sigma = _tree(sigma, "sigma", dtype)
+        leaves = jax.tree.leaves(sigma)
+        if len(leaves) == 1 and leaves[0].size == 1:
+            sigma = jax.tree.map(lambda a: np.full(a.shape, leaves[0].item(), dtype), y)
+        masks = jax.tree.map(lambda a: True, y) if mask is None else mask
+        jax.tree.map(_check_deviations, sigma, y, masks)
+        return sigma
+    sigma = real_array(sigma, "sigma", dtype)
+    if sigma.ndim == 2 and sigma.shape == (y.size, y.size) and y.size > 1:
+        return _check_covariance(sigma, mask)
+    _check_deviations(sigma, y, True if mask is None else mask)
+    return sigma.reshape(()) if sigma.size == 1 else sigma
+
+
+def _check_deviations(sigma: np.ndarray, y: np.ndarray, used) -> None:
+    if sigma.size != 1 and sigma.shape != y.shape:
+        raise ValueError(
+            f"`sigma` has incorrect shape. It has {sigma.shape} and `ydata` {y.shape}: "
+            "give one number, one for each datum, or for M data an (M, M) covariance "
+            "matrix."
+        )
+    bad = ~(np.isfinite(sigma) & (sigma > 0)) & (used if sigma.size != 1 else True)
+    if bad.any():
+        index = tuple(int(i) for i in np.argwhere(bad)[0])
+        where = index[0] if len(index) == 1 else index
+        raise ValueError(
+            f"`sigma` must be positive and finite, got {sigma[index]}"
+            + (f" at index {where}" if index else "")
+            + ": standard deviations of `ydata`, in its units."
+        )
+
+
+def _check_covariance(sigma: np.ndarray, mask) -> np.ndarray:
+    used = sigma if mask is None else sigma[np.ix_(mask, mask)]
+    if not np.isfinite(used).all():
+        i, j = (int(k) for k in np.argwhere(~np.isfinite(used))[0])
+        raise ValueError(f"`sigma` must be finite, got {used[i, j]} at index {(i, j)}.")
+    scale = math.sqrt(float(np.finfo(sigma.dtype).eps)) * np.abs(used.diagonal())
+    skew = np.abs(used - used.T) > np.sqrt(np.outer(scale, scale))
+    if skew.any():
+        i, j = (int(k) for k in np.argwhere(skew)[0])
+        raise ValueError(
+            f"`sigma` must be symmetric, got {used[i, j]} at {(i, j)} and {used[j, i]} "
+            f"at {(j, i)}: it is the covariance matrix of `ydata`."
+        )
+    try:
+        np.linalg.cholesky(used)
+    except np.linalg.LinAlgError as err:
+        raise ValueError(
+            "`sigma` must be positive definite. The smallest eigenvalue of this "
+            f"covariance matrix is {np.linalg.eigvalsh(used)[0]:.3g}."
+        ) from err
+    return sigma

@@ -1,0 +1,64 @@
+"""What to do when JAX cannot trace a function: the line, the cause, two ways out."""
+
+import contextlib
+import traceback
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+
+_UNTRACEABLE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.NonConcreteBooleanIndexError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+
+
+@contextlib.contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Turn JAX's tracing errors inside the function called `name` into advice."""
+    try:
+        yield
+    except Exception as err:
+        cause = _untraceable(err)
+        if cause is None:
+            raise
+        line = _line(cause) or _line(err)
+        where = f" at line {line.lineno} of {line.filename}: `{line.line}`" if line else ""
+        raise TypeError(
+            f"`{name}` cannot be traced by JAX{where}. It needs the values of its "
+            f"arguments there ({type(cause).__name__}), as NumPy functions, `float()`, "
+            "`if` and `while` do. Two ways out: write it with jax.numpy (jnp.exp, "
+            "jnp.where, ...), or let it run on the host by jaxfit.from_numpy"
+            f"({name}), which is slower."
+        ) from err
+
+
+def _untraceable(err: BaseException | None) -> BaseException | None:
+    """The tracing error among an exception and what led to it."""
+    seen = set()
+    while err is not None and id(err) not in seen:
+        if isinstance(err, _UNTRACEABLE):
+            return err
+        seen.add(id(err))
+        err = err.__cause__ or err.__context__
+    return None
+
+
+def _line(err: BaseException) -> traceback.FrameSummary | None:
+    """The last line of the user's own code in a traceback."""
+    libraries = tuple(
+        module.__file__.rsplit("/", 1)[0]
+        for module in (jax, np)
+        if module.__file__ is not None
+    )
+    own = [
+        frame
+        for frame in traceback.extract_tb(err.__traceback__)
+        if not frame.filename.startswith(libraries)
+        and "site-packages" not in frame.filename
+        and not frame.filename.startswith(__file__.rsplit("/", 1)[0])
+    ]
+    return own[-1] if own else None

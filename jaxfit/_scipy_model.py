@@ -1,0 +1,87 @@
+"""A model f(x, *params) as the kernel's model(x, params).
+
+The kernel sees the free parameters only; the others keep their starts. Where the rows
+of x were turned to the front, f sees them last again.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from ._bounds import Bounds
+from ._differences import Scheme, difference_jacobian
+from ._function import Function
+from ._types import Vector
+
+
+class Inputs(eqx.Module):
+    """What such a model is given in the place of x."""
+
+    x: Any
+    start: Vector  # of all parameters, free or not
+
+
+class ScipyModel(eqx.Module):
+    """`fn(x, *params)` of the free parameters at positions `free`."""
+
+    fn: Function
+    free: tuple[int, ...] = eqx.field(static=True)
+    rows_last: bool = eqx.field(static=True)
+
+    def __call__(self, inputs: Inputs, params: Vector) -> Any:
+        return self.fn(*self.arguments(inputs, params))
+
+    def arguments(self, inputs: Inputs, params: Vector) -> tuple:
+        """x and every parameter, as the user's function takes them."""
+        p = inputs.start
+        if len(self.free) == p.size:
+            p = params
+        elif self.free:
+            p = p.at[jnp.array(self.free)].set(params)
+        x = jnp.moveaxis(inputs.x, 0, -1) if self.rows_last else inputs.x
+        return x, *(p[i] for i in range(p.size))
+
+
+class ScipyJacobian(eqx.Module):
+    """A user's `jac(x, *params)`, of shape (M, n), by the free parameters."""
+
+    model: ScipyModel
+    jac: Function
+
+    def __call__(self, inputs: Inputs, params: Vector) -> PyTree[Array]:
+        n, free = inputs.start.size, jnp.array(self.model.free)
+
+        def columns(j):
+            j = jnp.asarray(j)
+            if j.ndim < 2 or j.shape[-1] != n:
+                raise ValueError(
+                    "The return value of `jac` has wrong shape: it must have one row "
+                    f"for each datum and one column for each of the {n} parameters, "
+                    f"and has {j.shape}."
+                )
+            return j[..., free]
+
+        return jax.tree.map(columns, self.jac(*self.model.arguments(inputs, params)))
+
+
+class DifferenceJacobian(eqx.Module):
+    """The Jacobian of such a model by differences that stay inside the bounds."""
+
+    model: ScipyModel
+    bounds: Bounds | None
+    rel_step: Any
+    scheme: Scheme = eqx.field(static=True)
+    eps: float = eqx.field(static=True)
+
+    def __call__(self, inputs: Inputs, params: Vector) -> PyTree[Array]:
+        return difference_jacobian(
+            lambda p: self.model(inputs, p),
+            params,
+            self.scheme,
+            self.rel_step,
+            self.bounds,
+            self.eps,
+        )

@@ -1,0 +1,68 @@
+"""What a model's signature says, and advice for names that are not in one."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+
+class Signature(NamedTuple):
+    """The parameters to fit of a model f(x, *params)."""
+
+    names: tuple[str, ...]
+    required: int  # how many of them have no default
+    variadic: bool  # f takes more than those named, by *params
+
+    def label(self, n: int) -> tuple[str, ...]:
+        """Names for n parameters; those without one of their own are p0, p1, ..."""
+        more = (f"p{i}" for i in range(len(self.names), n))
+        return (*self.names[:n], *more)
+
+    def check_count(self, n: int) -> None:
+        """Refuse a number of parameters that the model does not take."""
+        most = n if self.variadic else len(self.names)
+        if self.required <= n <= most:
+            return
+        names = ", ".join(self.names) + (", ..." if self.variadic else "")
+        raise ValueError(
+            f"`p0` has {n} entries, but the model wants {len(self.names)} "
+            f"parameters ({names}): give one start for each."
+        )
+
+
+def signature_of(f: Callable) -> Signature:
+    """The parameters of `f` after its first argument.
+
+    **Raises:** `ValueError` where they cannot be found out.
+    """
+    try:
+        parameters = list(inspect.signature(f).parameters.values())
+    except (TypeError, ValueError):  # some built-in functions have no signature
+        return Signature((), 0, True)
+    kinds = inspect.Parameter
+    positional = [
+        p
+        for p in parameters
+        if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
+    ]
+    variadic = any(p.kind == kinds.VAR_POSITIONAL for p in parameters)
+    params = positional[1:]
+    required = sum(p.default is kinds.empty for p in params)
+    return Signature(tuple(p.name for p in params), required, variadic)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """" Did you mean `...`?", or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean `{close[0]}`?" if close else ""
+
+
+def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Refuse keywords that are not known, with the nearest one that is."""
+    known = sorted(known)
+    for name in given:
+        if name not in known:
+            raise TypeError(
+                f"{where} got an unexpected keyword argument `{name}`."
+                f"{did_you_mean(name, known)} It takes {', '.join(known)}."
+            )

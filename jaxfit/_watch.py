@@ -1,0 +1,61 @@
+"""A fit that the host can watch: the same outer step, one call of it at a time.
+
+`watch` calls `TRF.step` from a Python loop where `solve` calls it from a `while_loop`,
+so both walk the same path. Between steps the host may print, draw or stop; that costs
+one dispatch a step, and nothing when nobody watches.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from ._objective import Objective
+from ._problem import Problem
+from ._result import Solution
+from ._solve import solution_of
+from ._state import State
+from ._status import Status
+from ._trf import TRF
+
+
+def watch(
+    problem: Problem, solver: TRF, on_step: Callable[[State], bool | None]
+) -> Solution:
+    """Solve `problem`, calling `on_step(state)` after every step that moved.
+
+    There `x`, `cost`, `nfev` and `step_norm` are those of the new point, while `lin`
+    and `optimality` still are those of the point before. The fit ends with
+    `Status.STOPPED` where `on_step` returns True.
+    """
+    state = _init(problem, solver)
+    while not state.closed:
+        before, state = state.x, _step(problem, solver, state)
+        running = state.status == Status.RUNNING
+        if state.closed or (running and np.array_equal(before, state.x)):
+            continue
+        if on_step(state) and running:
+            stopped = np.asarray(Status.STOPPED, state.status.dtype)
+            state = dataclasses.replace(state, status=stopped)
+    return _close(problem, solver, state)
+
+
+@jax.jit
+def _init(problem: Problem, solver: TRF) -> State:
+    start, _ = ravel_pytree(problem.params)
+    objective = Objective.of(problem, start, solver)
+    return solver.init(start, problem.bounds, objective.blank(start))
+
+
+@jax.jit
+def _step(problem: Problem, solver: TRF, state: State) -> State:
+    objective = Objective.of(problem, state.x, solver)
+    return solver.step(state, objective.cost, objective.linearise, problem.bounds)
+
+
+@jax.jit
+def _close(problem: Problem, solver: TRF, state: State) -> Solution:
+    start, _ = ravel_pytree(problem.params)
+    return solution_of(problem, Objective.of(problem, start, solver).num_rows, state)
