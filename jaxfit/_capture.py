@@ -1,11 +1,11 @@
-"""What a function captures besides its arguments, as a value that changes when that does.
+"""What a function captures besides its arguments, as a value that can be compared.
 
 A traced program keeps the globals, closures and attributes that its model had when it
 was traced. The doors compile anew when `captured(model)` has changed, so a model never
 runs with values that are no longer so. What is seen:
 
-- the function's own code, defaults, closure, and the globals that it names, and those of
-  the functions that it calls, as far as they are not of a library;
+- the function's own code, defaults, closure, and the globals that it names, and those
+  of the functions that it calls, as far as they are not of a library;
 - attributes of objects and of classes, items of containers, contents of NumPy arrays.
 
 JAX arrays are immutable and objects of other kinds are known by identity. What a helper
@@ -45,7 +45,7 @@ class _Same:
 
 
 def captured(fn: Callable) -> Hashable:
-    """A value equal to an earlier one only if nothing that `fn` captures has changed."""
+    """Equal to an earlier value only if nothing that `fn` captures has changed."""
     return _value(fn, set())
 
 
@@ -120,7 +120,9 @@ def _function(fn: types.FunctionType, seen: set[int]) -> Hashable:
 def _names(code: types.CodeType) -> tuple[str, ...]:
     """The names that a code object, or one inside it, looks up."""
     inner = [_names(c) for c in code.co_consts if isinstance(c, types.CodeType)]
-    return tuple(dict.fromkeys([*code.co_names, *(n for names in inner for n in names)]))
+    return tuple(
+        dict.fromkeys([*code.co_names, *(n for names in inner for n in names)])
+    )
 
 
 def _key(key: Any) -> Hashable:

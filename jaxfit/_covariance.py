@@ -5,12 +5,51 @@ rounding is one that the data do not determine. The parameters it moves get an i
 variance; the others keep the one they would have with those held fixed.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from ._linearise import Dense
-from ._types import Matrix
+from ._types import Matrix, Vector
+
+
+class Directions(NamedTuple):
+    """What the data determine and what not, as directions in parameter space.
+
+    With g the gradient of anything by the parameters, |determined g|^2 is its variance,
+    unless it has a share in the null directions: |null g| is then no rounding error of
+    |unit g|. Rows of the other kind are zero in each matrix.
+    """
+
+    determined: Matrix  # W with (J'J)^-1 = W'W on what is determined
+    null: Matrix
+    unit: Vector  # 1 / |J_i|, and 0 for fixed parameters
+    lost: Bool[Array, " n"]  # the parameters that null directions move
+
+
+@jax.jit
+def directions(lin: Dense, fixed: Bool[Array, " n"] | None) -> Directions:
+    """The directions of a linearisation."""
+    norms = lin.column_norms
+    d = 1 / jnp.where(norms == 0, 1, norms)
+    c = None
+    if fixed is not None:
+        d, c = jnp.where(fixed, 0, d), fixed.astype(d.dtype)
+    model = lin.spectral(d, c)
+    null = (model.eigvals == 0)[:, None]
+    root = jnp.sqrt(jnp.where(null[:, 0], 1, model.eigvals))[:, None]
+    # A parameter's share in a null direction is a number between 0 and 1; rounding
+    # leaves eps times the condition of the rest, so sqrt(eps) tells 0 from not 0.
+    share = jnp.sum(jnp.where(null, model.rows**2, 0), axis=0)
+    lost = share > jnp.sqrt(jnp.finfo(d.dtype).eps)
+    if fixed is not None:
+        lost &= ~fixed
+    rows = model.rows * d
+    return Directions(
+        jnp.where(null, 0, rows / root), jnp.where(null, rows, 0), d, lost
+    )
 
 
 @jax.jit
@@ -20,24 +59,10 @@ def covariance(lin: Dense, fixed: Bool[Array, " n"] | None) -> Matrix:
     Rows and columns of undetermined parameters are NaN but for an infinite variance.
     The derivative is that of the inverse, -C d(J'J) C.
     """
-    norms = lin.column_norms
-    d = 1 / jnp.where(norms == 0, 1, norms)
-    c = None
-    if fixed is not None:
-        d, c = jnp.where(fixed, 0, d), fixed.astype(d.dtype)
-    model = lin.spectral(d, c)
-    null = model.eigvals == 0
-    rows = model.rows * d
-    weights = jnp.where(null, 0, 1 / jnp.where(null, 1, model.eigvals))
-    known = _inverse(lin.gram, jax.lax.stop_gradient((rows.T * weights) @ rows))
-    # A parameter's share in a null direction is a number between 0 and 1; rounding
-    # leaves eps times the condition of the rest, so sqrt(eps) tells 0 from not 0.
-    share = jnp.sum(jnp.where(null[:, None], model.rows**2, 0), axis=0)
-    lost = share > jnp.sqrt(jnp.finfo(d.dtype).eps)
-    if fixed is not None:
-        lost &= ~fixed
+    w, _, _, lost = directions(lin, fixed)
+    known = _inverse(lin.gram, jax.lax.stop_gradient(w.T @ w))
     either = lost[:, None] | lost
-    unknown = jnp.where(jnp.eye(d.size, dtype=bool), jnp.inf, jnp.nan)
+    unknown = jnp.where(jnp.eye(lost.size, dtype=bool), jnp.inf, jnp.nan)
     return jnp.where(either, unknown, known)
 
 

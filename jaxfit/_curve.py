@@ -155,8 +155,8 @@ def _covariance_factor(sigma, y, mask) -> Factor | None:
         if skew.any():
             i, j = (int(k) for k in np.argwhere(skew)[0])
             raise ValueError(
-                f"`sigma` must be symmetric, got {c[i, j]} at {(i, j)} and {c[j, i]} at "
-                f"{(j, i)}: it is the covariance matrix of `y`."
+                f"`sigma` must be symmetric, got {c[i, j]} at {(i, j)} and {c[j, i]} "
+                f"at {(j, i)}: it is the covariance matrix of `y`."
             )
         if not np.isfinite(lower).all():
             raise ValueError(

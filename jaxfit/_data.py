@@ -1,10 +1,11 @@
 """Data as SciPy's callers pass them, read once on the host and checked by value.
 
-Rows come first in everything that leaves this file: an x of shape (k, M) is turned, and
-`rows_last` says so. What is left out by `nan_policy="omit"` is masked, never cut, so the
-shapes stay.
+Rows come first in everything that leaves this file: an x of shape (k, M) is turned,
+and `rows_last` says so. What is left out by `nan_policy="omit"` is masked, never cut,
+so the shapes stay.
 """
 
+import contextlib
 import dataclasses
 import math
 from typing import Any, Literal
@@ -77,7 +78,9 @@ def fit_dtype(ydata: Any) -> np.dtype:
     """float32 for JAX arrays that are, else float64: NumPy in, double precision out."""
     leaves = jax.tree.leaves(ydata)
     narrow = bool(leaves) and all(
-        isinstance(leaf, jax.Array) and leaf.dtype.itemsize <= 4 and leaf.dtype.kind == "f"
+        isinstance(leaf, jax.Array)
+        and leaf.dtype.itemsize <= 4
+        and leaf.dtype.kind == "f"
         for leaf in leaves
     )
     return np.dtype(np.float32 if narrow else np.float64)
@@ -137,8 +140,8 @@ def real_array(value: Any, name: str, dtype: np.dtype) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype.kind == "c":
         raise TypeError(
-            f"`{name}` must be real, got {array.dtype}: fit real and imaginary parts as "
-            "two arrays."
+            f"`{name}` must be real, got {array.dtype}: fit real and imaginary parts "
+            "as two arrays."
         )
     if array.dtype.kind in "USOMmV" and array.dtype.kind != "O":
         raise ValueError(f"`{name}` must hold numbers, got {value!r:.60}.")
@@ -152,13 +155,10 @@ def real_array(value: Any, name: str, dtype: np.dtype) -> np.ndarray:
 
 def _x(xdata: Any, y: Any, dtype: np.dtype) -> tuple[Any, bool, int | None]:
     """x with rows first, whether they were last, and the number of rows."""
-    leaves = jax.tree.leaves(y)
     num_rows = len(y) if isinstance(y, np.ndarray) and y.ndim == 1 else None
     if isinstance(xdata, list | tuple):
-        try:
+        with contextlib.suppress(ValueError):  # parts of unequal shape: a PyTree
             xdata = np.asarray(xdata)
-        except ValueError:  # parts of unequal shape: a PyTree
-            pass
     if not hasattr(xdata, "__array__"):
         x = jax.tree_util.tree_map_with_path(
             lambda path, leaf: _x_leaf(path, leaf, dtype), xdata
@@ -171,8 +171,8 @@ def _x(xdata: Any, y: Any, dtype: np.dtype) -> tuple[Any, bool, int | None]:
         return np.moveaxis(x, -1, 0), True, num_rows
     if x.ndim == 1 and len(x) != num_rows:
         raise ValueError(
-            f"`xdata` has {len(x)} entries and `ydata` has {sum(a.size for a in leaves)}:"
-            " each datum needs its own."
+            f"`xdata` has {len(x)} entries and `ydata` has {num_rows}: each datum "
+            "needs its own."
         )
     return x, False, num_rows
 
@@ -219,8 +219,8 @@ def _refuse_non_finite(tree, good, name: str, policy, rows_last: bool) -> None:
         )
         where = index[0] if len(index) == 1 else index
         raise ValueError(
-            f"{says}: `{name}{jax.tree_util.keystr(path)}` is {value} at index {where}. "
-            "nan_policy='omit' leaves such data out."
+            f"{says}: `{name}{jax.tree_util.keystr(path)}` is {value} at index "
+            f"{where}. nan_policy='omit' leaves such data out."
         )
 
 

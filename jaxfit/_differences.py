@@ -2,7 +2,7 @@
 
     "2-point"   (f(x + h e) - f(x)) / h                     error O(h)
     "3-point"   (f(x + h e) - f(x - h e)) / 2h              error O(h^2)
-    "cs"        Im f(x + i h e) / h, for analytic functions  error O(h^2), no cancellation
+    "cs"        Im f(x + i h e) / h, for analytic functions  O(h^2), no cancellation
 
 Steps are those of SciPy's `approx_derivative`: eps^(1/2), eps^(1/3) and eps^(1/2) times
 max(1, |x|). No point leaves the bounds: a step that would is taken the other way, or is

@@ -26,7 +26,9 @@ def explained(name: str) -> Iterator[None]:
         if cause is None:
             raise
         line = _line(cause) or _line(err)
-        where = f" at line {line.lineno} of {line.filename}: `{line.line}`" if line else ""
+        where = (
+            f" at line {line.lineno} of {line.filename}: `{line.line}`" if line else ""
+        )
         raise TypeError(
             f"`{name}` cannot be traced by JAX{where}. It needs the values of its "
             f"arguments there ({type(cause).__name__}), as NumPy functions, `float()`, "

@@ -52,19 +52,34 @@ class HostFunction:
             ]
             return jax.tree.unflatten(treedef, full)
 
-        def call(*data, of=self._evaluate, shape=self._shape(data, rebuild)):
-            kind = jnp.result_type(float, *data)
-            result = jax.ShapeDtypeStruct(shape, kind)
+        value_shape = self._shape(data, rebuild)
 
-            def host(*data):
+        def call(*data, of=self._evaluate, shape=value_shape):
+            kind = np.dtype(jnp.result_type(float, *data))
+            forms = [(a.shape, np.dtype(a.dtype)) for a in data]
+
+            def host(*words):
                 try:
-                    value = of(*rebuild([np.asarray(a)[()] for a in data]))
+                    arrays = map(_from_words, words, forms)
+                    value = of(*rebuild([a[()] for a in arrays]))
                 except BaseException as err:
                     self.error = err
                     raise
-                return np.asarray(value).astype(kind)
+                value = np.asarray(value).astype(kind)
+                if value.shape != shape:
+                    self.error = ValueError(
+                        f"`{self.__name__}` returned shape {value.shape} where it had "
+                        f"returned {shape} before."
+                    )
+                    raise self.error
+                return np.ravel(value).view(np.uint32)
 
-            return jax.pure_callback(host, result, *data, vmap_method="sequential")
+            size = int(np.prod(shape)) * kind.itemsize // 4
+            result = jax.ShapeDtypeStruct((size,), np.uint32)
+            words = jax.pure_callback(
+                host, result, *map(_to_words, data), vmap_method="sequential"
+            )
+            return _numbers(words, shape, kind)
 
         # What is perturbed is the parameters; J is formed whole, so that the rule is
         # linear in the tangents.
@@ -138,7 +153,9 @@ class HostFunction:
         key = tuple(a.shape for a in data)
         if key not in self._shapes:
             trial = [np.ones(a.shape, a.dtype) for a in data]
-            self._shapes[key] = np.shape(self.fn(*rebuild(trial)[0], **rebuild(trial)[1]))
+            self._shapes[key] = np.shape(
+                self.fn(*rebuild(trial)[0], **rebuild(trial)[1])
+            )
         return self._shapes[key]
 
     @contextlib.contextmanager
@@ -184,10 +201,10 @@ def from_numpy(
     - `f`: `f(x, *params)` as in [`jaxfit.curve_fit`][], `fun(params, ...)` as in
         [`jaxfit.least_squares`][], or a residual or model of the kernel's. It must
         depend on its arguments alone.
-    - `jac`: its Jacobian by the parameters, of shape (m, n), with the arguments of `f`;
-        an array, a SciPy sparse matrix or a LinearOperator.
-    - `derivative`: without `jac`, how it is found: "2-point", "3-point" or "cs" (complex
-        steps, exact to rounding: `f` must accept complex parameters).
+    - `jac`: its Jacobian by the parameters, of shape (m, n), with the arguments of
+        `f`; an array, a SciPy sparse matrix or a LinearOperator.
+    - `derivative`: without `jac`, how it is found: "2-point", "3-point" or "cs"
+        (complex steps, exact to rounding: `f` must accept complex parameters).
     - `diff_step`: relative size of the steps.
     - `shape`: the shape of the value. If None it is found by one call, with ones in
         place of data that are not known yet.
@@ -202,6 +219,38 @@ def from_numpy(
     return HostFunction(
         f, jac, derivative, diff_step, None if shape is None else tuple(shape)
     )
+
+
+# JAX converts what goes to a callback and what comes back by the precision of the
+# thread that it runs in, not of the caller's. Words of 32 bits pass untouched.
+
+
+def _to_words(a: jax.Array) -> jax.Array:
+    """The bits of an array as a vector of 32-bit words."""
+    if jnp.iscomplexobj(a):
+        a = jnp.stack([a.real, a.imag], axis=-1)
+    if a.dtype.itemsize < 4:
+        a = a.astype(jnp.int32)
+    return jnp.ravel(jax.lax.bitcast_convert_type(a, jnp.uint32))
+
+
+def _from_words(words: jax.Array, form: tuple[tuple[int, ...], np.dtype]) -> np.ndarray:
+    """The array, on the host."""
+    shape, dtype = form
+    wire = dtype if dtype.itemsize >= 4 else np.dtype(np.int32)
+    return np.asarray(words).view(wire).astype(dtype, copy=False).reshape(shape)
+
+
+def _numbers(words: jax.Array, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
+    """The array, on the device, of a float or complex dtype."""
+    real = np.finfo(dtype).dtype
+    if real.itemsize == 8:
+        words = words.reshape(-1, 2)
+    numbers = jax.lax.bitcast_convert_type(words, real)
+    if dtype.kind == "c":
+        pairs = numbers.reshape(-1, 2)
+        numbers = jax.lax.complex(pairs[:, 0], pairs[:, 1])
+    return numbers.reshape(shape)
 
 
 def _host(leaf):

@@ -126,6 +126,16 @@ class Objective(eqx.Module):
         """The cost at x. One fused pass: cutting it into blocks would slow it down."""
         return self.loss.cost(self._residuals(x, self.rows, self.mask))
 
+    def rows_at(self, x: Vector) -> tuple[Float[Array, " m"], Float[Array, "m n"]]:
+        """The residuals at x, and the Jacobian with the row scale of the loss.
+
+        J'J is then the Gauss-Newton approximation of the Hessian of the cost.
+        """
+        r, jt = self._rows_at(x, self.rows, self.mask)
+        _, _, row_scale = self.loss.robustify(r)
+        jt = jt if isinstance(jt, jax.Array) else jnp.stack(jt)
+        return r, (jt if row_scale is None else jt * row_scale).T
+
     def linearise(self, x: Vector) -> Linearisation:
         """The linearisation at x in this objective's form."""
         if self.form == "matrix_free":

@@ -42,6 +42,9 @@ _REDUCTIONS = frozenset(
     reduce_xor
     """.split()  # noqa: SIM905
 )
+# Parameters of primitives that hold shapes, and those that hold derivative rules.
+_SHAPES = frozenset({"shape", "new_sizes", "sizes", "limit_indices", "slice_sizes"})
+_RULES = frozenset({"jvp_jaxpr_fun", "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "bwd"})
 _CUMULATIVE = frozenset({"cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum"})
 
 
@@ -234,3 +237,43 @@ def _dot(args: list[_Var], shapes, dimension_numbers) -> _Var:
     ]
     before = len(batch[0]) + (len(free[0]) if side else 0)
     return _Var(rows=before + [a == axis for a in free[side]].index(True))
+
+
+def same_but_for_length(a: Jaxpr, b: Jaxpr, lengths: tuple[int, int]) -> bool:
+    """Whether two jaxprs are one program, traced for data of two lengths.
+
+    They may differ where the one has the first length and the other the second, in
+    shapes; a length among the values (`x / len(x)`) makes them two programs.
+    """
+
+    def same(p, q, length_here=False) -> bool:
+        if isinstance(p, ClosedJaxpr) and isinstance(q, ClosedJaxpr):
+            return not p.consts and not q.consts and same(p.jaxpr, q.jaxpr)
+        if isinstance(p, Jaxpr) and isinstance(q, Jaxpr):
+            return same_but_for_length(p, q, lengths)
+        if isinstance(p, tuple | list) and isinstance(q, tuple | list):
+            pairs = zip(p, q, strict=False)
+            return len(p) == len(q) and all(same(*v, length_here) for v in pairs)
+        if length_here and (p, q) == lengths:
+            return True
+        return bool(p == q)
+
+    def same_params(p, q) -> bool:
+        return all(
+            same(p[key], q[key], key in _SHAPES) for key in p if key not in _RULES
+        )
+
+    def alike(p, q) -> bool:
+        if isinstance(p, Literal) or isinstance(q, Literal):
+            return isinstance(p, type(q)) and bool(p.val == q.val)
+        return same(tuple(p.aval.shape), tuple(q.aval.shape), True)
+
+    if len(a.eqns) != len(b.eqns) or len(a.constvars) != len(b.constvars):
+        return False
+    return all(
+        e.primitive is f.primitive
+        and len(e.invars) == len(f.invars)
+        and all(map(alike, e.invars, f.invars))
+        and same_params(e.params, f.params)
+        for e, f in zip(a.eqns, b.eqns, strict=True)
+    )

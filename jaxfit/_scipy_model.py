@@ -4,6 +4,7 @@ The kernel sees the free parameters only; the others keep their starts. Where th
 of x were turned to the front, f sees them last again.
 """
 
+from collections.abc import Hashable
 from typing import Any
 
 import equinox as eqx
@@ -25,11 +26,16 @@ class Inputs(eqx.Module):
 
 
 class ScipyModel(eqx.Module):
-    """`fn(x, *params)` of the free parameters at positions `free`."""
+    """`fn(x, *params)` of the free parameters at positions `free`.
+
+    `capture` is what `fn` captured: part of the structure, so that a program compiled
+    for other values is not used again.
+    """
 
     fn: Function
     free: tuple[int, ...] = eqx.field(static=True)
     rows_last: bool = eqx.field(static=True)
+    capture: Hashable = eqx.field(static=True)
 
     def __call__(self, inputs: Inputs, params: Vector) -> Any:
         return self.fn(*self.arguments(inputs, params))
@@ -39,7 +45,7 @@ class ScipyModel(eqx.Module):
         p = inputs.start
         if len(self.free) == p.size:
             p = params
-        elif self.free:
+        else:
             p = p.at[jnp.array(self.free)].set(params)
         x = jnp.moveaxis(inputs.x, 0, -1) if self.rows_last else inputs.x
         return x, *(p[i] for i in range(p.size))

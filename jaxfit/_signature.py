@@ -52,7 +52,7 @@ def signature_of(f: Callable) -> Signature:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """" Did you mean `...`?", or nothing."""
+    """ " Did you mean `...`?", or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean `{close[0]}`?" if close else ""
 

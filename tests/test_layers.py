@@ -44,13 +44,32 @@ LAYERS = [
     "_hessian",
     "_solve",
     "_watch",
+    "_capture",
+    "_signature",
+    "_explain",
+    "_buckets",
+    "_programs",
+    "_differences",
+    "_from_numpy",
+    "_data",
+    "_scipy_model",
+    "_scipy_options",
+    "_start",
+    "_predict",
+    "_measures",
+    "_summary",
+    "_plot",
+    "_fit_result",
+    "_report",
+    "_curve_fit",
+    "_least_squares",
     "datasets",
     "__init__",
     "__main__",
 ]
 
 # Modules that may import SciPy, each of them only inside a function.
-SCIPY_DOORS: set[str] = set()
+SCIPY_DOORS = {"_measures", "_report", "_curve_fit", "_least_squares"}
 
 CORE = {"jax", "jaxlib", "equinox", "jaxtyping", "optax", "numpy"}
 

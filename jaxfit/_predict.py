@@ -1,0 +1,120 @@
+"""A fitted model at other points, with its derivatives by the parameters."""
+
+import contextlib
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._buckets import bucket, pad_rows
+from ._capture import captured
+from ._data import real_array
+from ._function import Function
+from ._rows import same_but_for_length, why_not_rowwise
+from ._scipy_model import Inputs, ScipyModel
+
+
+def precision(dtype: np.dtype) -> contextlib.AbstractContextManager:
+    """Double precision for float64, for the time and the thread of the caller only."""
+    if dtype == np.float64:
+        return jax.enable_x64(True)
+    return contextlib.nullcontext()
+
+
+def is_paddable(fn: Any, inputs: Inputs, params: Any, num_rows: int) -> bool:
+    """Whether rows added to x change nothing in the value of `fn` at the others.
+
+    Proven by two traces, at the length of the data and at that of their bucket: rows
+    are treated one by one, and the length is nowhere among the values.
+    """
+    leaves, treedef = jax.tree.flatten((fn, inputs, params))
+    shapes = tuple((np.shape(a), np.result_type(a)) for a in leaves)
+    key = treedef, shapes, num_rows, jax.config.read("jax_enable_x64")
+    if key not in _PADDABLE:
+        if len(_PADDABLE) >= 4096:
+            _PADDABLE.pop(next(iter(_PADDABLE)))
+        lengths = num_rows, bucket(num_rows)
+        reason, short = _traced(fn, inputs, params, num_rows, num_rows)
+        result = reason is None
+        if result and lengths[0] != lengths[1]:
+            reason, long = _traced(fn, inputs, params, *lengths)
+            result = reason is None and same_but_for_length(short, long, lengths)
+        _PADDABLE[key] = result
+    return _PADDABLE[key]
+
+
+_PADDABLE: dict[Any, bool] = {}
+
+
+def _traced(fn: Any, inputs: Inputs, params: Any, num_rows: int, length: int):
+    """Why `fn` is not row-wise, or None, and its jaxpr at `length` rows."""
+    is_rows, shapes = [], []
+    leaves, treedef = jax.tree.flatten(inputs.x)
+    for leaf in leaves:
+        shape = np.shape(leaf)
+        is_rows.append(len(shape) > 0 and shape[0] == num_rows)
+        shape = (length, *shape[1:]) if is_rows[-1] else shape
+        shapes.append(jax.ShapeDtypeStruct(shape, np.result_type(leaf)))
+    x = jax.tree.unflatten(treedef, shapes)
+    closed = jax.make_jaxpr(
+        lambda x, start, p: jax.tree.leaves(fn(Inputs(x, start), p))
+    )(x, inputs.start, params)
+    return why_not_rowwise(closed.jaxpr, [*is_rows, False, False]), closed.jaxpr
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    """A model with all its parameters; `rowwise` models may be padded."""
+
+    model: ScipyModel
+    params: np.ndarray  # all of them, of shape (n,)
+    rowwise: bool
+
+    @staticmethod
+    def of_saved(
+        fn: Any, params: np.ndarray, fixed: np.ndarray, rows_last: bool
+    ) -> "Predictor":
+        """A predictor from a model and what a saved result tells."""
+        free = tuple(int(i) for i in np.flatnonzero(~fixed))
+        model = ScipyModel(Function(fn, "model"), free, rows_last, captured(fn))
+        return Predictor(model, params, False)
+
+    def values(self, xdata: Any) -> Any:
+        """f(x, *params)."""
+        return self._evaluate(_values, xdata)
+
+    def slopes(self, xdata: Any) -> tuple[Any, Any]:
+        """f(x, *params) and its derivatives by the free parameters, last axis."""
+        return self._evaluate(_slopes, xdata)
+
+    def _evaluate(self, fn: Any, xdata: Any) -> Any:
+        dtype = self.params.dtype
+        x = xdata
+        if isinstance(xdata, list | tuple) or hasattr(xdata, "__array__"):
+            x = real_array(xdata, "x", dtype)
+        rows = np.moveaxis(x, -1, 0) if self.model.rows_last else x
+        m = None
+        if self.rowwise and isinstance(rows, np.ndarray) and rows.ndim:
+            m = len(rows)
+            if m == 0:
+                raise ValueError("`x` is empty: there is nothing to predict.")
+            rows = pad_rows(rows, bucket(m))
+        with precision(dtype):
+            out = jax.device_get(fn(self.model, Inputs(rows, self.params)))
+        return out if m is None else jax.tree.map(lambda a: a[:m], out)
+
+
+@jax.jit
+def _values(model: ScipyModel, inputs: Inputs) -> Any:
+    free = inputs.start[jnp.array(model.free, int)]
+    return model(inputs, free)
+
+
+@jax.jit
+def _slopes(model: ScipyModel, inputs: Inputs) -> tuple[Any, Any]:
+    free = inputs.start[jnp.array(model.free, int)]
+    value, tangents = jax.linearize(lambda p: model(inputs, p), free)
+    columns = jax.vmap(tangents)(jnp.eye(free.size, dtype=free.dtype))
+    return value, jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), columns)

@@ -1,0 +1,232 @@
+"""SciPy's options in the kernel's terms: each with its meaning, or refused by name.
+
+`method="trf"` is the kernel's own method; it also serves for "lm" and "dogbox", whose
+rules about bounds, sizes and tolerances are kept:
+
+    SciPy               kernel
+    ftol, xtol          ftol, xtol
+    gtol                gtol (a cosine) for "lm", else atol (an absolute gradient)
+    None (a tolerance)  0: never stop by it
+    tr_solver           linear_solver: "exact" is "qr", "lsmr" is "matrix_free"
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ._data import real_array
+from ._loss import LOSSES
+
+
+METHODS = ("trf", "dogbox", "lm")
+SCHEMES = ("2-point", "3-point", "cs")
+
+
+def check_method(method: Any) -> None:
+    if method not in METHODS:
+        raise ValueError(f"`method` must be 'trf', 'dogbox' or 'lm', got {method!r}.")
+
+
+def check_jac(jac: Any) -> None:
+    if jac is not None and not callable(jac) and jac not in SCHEMES:
+        raise ValueError(
+            "`jac` must be '2-point', '3-point', 'cs' or callable, or None for "
+            f"automatic differentiation, got {jac!r}."
+        )
+
+
+def check_loss(loss: Any, method: str) -> None:
+    if not callable(loss) and loss not in LOSSES:
+        raise ValueError(
+            f"`loss` must be one of {list(LOSSES)} or a callable, got {loss!r}."
+        )
+    if method == "lm" and loss != "linear":
+        raise ValueError("method='lm' supports only 'linear' loss function.")
+
+
+def check_verbose(verbose: Any) -> None:
+    if verbose not in (0, 1, 2):
+        raise ValueError(f"`verbose` must be in [0, 1, 2], got {verbose!r}.")
+
+
+def read_bounds(
+    bounds: Any, n: int, names: Sequence[str], dtype: np.dtype
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Lower and upper bounds of n parameters, or None where all are infinite.
+
+    A pair (lower, upper), each a number or n of them, or a `scipy.optimize.Bounds`.
+    Equal bounds fix a parameter.
+    """
+    if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
+        bounds = bounds.lb, bounds.ub
+    if not isinstance(bounds, list | tuple) or len(bounds) != 2:
+        raise ValueError(
+            f"`bounds` must contain 2 elements: (lower, upper), got {bounds!r}."
+        )
+    sides = []
+    for side, what in zip(bounds, ("bounds[0]", "bounds[1]"), strict=True):
+        side = real_array(side, what, dtype)
+        if side.ndim == 0:
+            side = np.full(n, side, dtype)
+        if side.shape != (n,):
+            raise ValueError(
+                "Inconsistent shapes between bounds and `x0`: "
+                f"`{what}` has shape {side.shape} for {n} parameters "
+                f"({', '.join(names)})."
+            )
+        sides.append(side)
+    lower, upper = sides
+    if (lower == -np.inf).all() and (upper == np.inf).all():
+        return None
+    for bad, says in (
+        (np.isnan(lower) | np.isnan(upper), "`bounds` is NaN"),
+        (
+            (lower > upper) | ((lower == upper) & np.isinf(lower)),
+            "Each lower bound must be strictly less than each upper bound "
+            "(or equal to it, which fixes the parameter)",
+        ),
+    ):
+        if bad.any():
+            i = int(np.argmax(bad))
+            raise ValueError(
+                f"{says}, got [{lower[i]}, {upper[i]}] for `{names[i]}` (index {i})."
+            )
+    return lower, upper
+
+
+def check_feasible(
+    x: np.ndarray,
+    bounds: tuple[np.ndarray, np.ndarray],
+    names: Sequence[str],
+    name: str,
+) -> None:
+    lower, upper = bounds
+    bad = (x < lower) | (x > upper)
+    if bad.any():
+        i = int(np.argmax(bad))
+        raise ValueError(
+            f"Initial guess is outside of provided bounds: `{name}` has {names[i]} = "
+            f"{x[i]} (index {i}), outside [{lower[i]}, {upper[i]}]."
+        )
+
+
+def read_x_scale(x_scale: Any, n: int) -> Any:
+    if isinstance(x_scale, str) and x_scale == "jac":
+        return "jac"
+    try:
+        scale = np.asarray(x_scale, float)
+        valid = bool(np.all(np.isfinite(scale)) and np.all(scale > 0))
+    except (TypeError, ValueError):
+        valid = False
+    if not valid or np.iscomplexobj(x_scale):
+        raise ValueError(
+            "`x_scale` must be 'jac' or array_like with positive numbers, got "
+            f"{x_scale!r}."
+        )
+    if scale.ndim == 0:
+        return np.full(n, scale)
+    if scale.shape != (n,):
+        raise ValueError(
+            f"Inconsistent shapes between `x_scale` and `x0`: {scale.shape} for {n} "
+            "parameters."
+        )
+    return scale
+
+
+def read_tolerances(
+    method: str, ftol: Any, xtol: Any, gtol: Any, dtype: np.dtype
+) -> dict[str, Any]:
+    """SciPy's tolerances as keywords of `TRF`; None means never.
+
+    **Raises:** `ValueError` unless one of them is above the machine epsilon.
+    """
+    eps = float(np.finfo(dtype).eps)
+    given: dict[str, float] = {}
+    for name, tol in (("ftol", ftol), ("xtol", xtol), ("gtol", gtol)):
+        try:
+            given[name] = 0.0 if tol is None else float(tol)
+        except (TypeError, ValueError) as err:
+            raise TypeError(f"`{name}` must be a number or None, got {tol!r}.") from err
+        if not 0 <= given[name] < np.inf:
+            raise ValueError(f"`{name}` must be finite and not negative, got {tol!r}.")
+        if method == "lm" and given[name] < eps:
+            raise ValueError(
+                "All tolerances must be higher than machine epsilon "
+                f"({eps:.2e}) for method 'lm', got {name}={tol!r}."
+            )
+    if max(given.values()) < eps:
+        raise ValueError(
+            "At least one of the tolerances must be higher than machine epsilon "
+            f"({eps:.2e})."
+        )
+    return {**given, **gradient_tolerance(method, given["gtol"])}
+
+
+def gradient_tolerance(method: str, gtol: float) -> dict[str, float]:
+    """SciPy's gtol: a cosine for "lm", else an absolute gradient."""
+    return {"gtol": gtol} if method == "lm" else {"gtol": 0.0, "atol": gtol}
+
+
+def read_linear_solver(tr_solver: Any, tr_options: Any) -> dict[str, Any]:
+    """`tr_solver` and `tr_options` as keywords of `TRF`."""
+    if tr_solver not in (None, "exact", "lsmr"):
+        raise ValueError(
+            f"`tr_solver` must be None, 'exact' or 'lsmr', got {tr_solver!r}."
+        )
+    options = dict(tr_options or {})
+    keywords: dict[str, Any] = {}
+    if tr_solver == "exact":
+        keywords["linear_solver"] = "qr"
+    elif tr_solver == "lsmr":
+        keywords["linear_solver"] = "matrix_free"
+        if "maxiter" in options:
+            keywords["cg_steps"] = options.pop("maxiter")
+    if options:
+        raise TypeError(
+            f"`tr_options` has {sorted(options)}, which mean nothing here: 'maxiter' "
+            "with tr_solver='lsmr' limits the conjugate gradient steps, and there is "
+            "no other."
+        )
+    return keywords
+
+
+def read_max_nfev(max_nfev: Any) -> dict[str, Any]:
+    if max_nfev is None:
+        return {}
+    if isinstance(max_nfev, bool) or max_nfev != int(max_nfev) or max_nfev <= 0:
+        raise ValueError(
+            f"`max_nfev` must be None or positive integer, got {max_nfev!r}."
+        )
+    return {"max_nfev": int(max_nfev)}
+
+
+def refuse_given(options: dict[str, tuple[Any, str]]) -> None:
+    """Refuse options that SciPy has and this library has not, with the way out."""
+    for name, (value, instead) in options.items():
+        if value is not None:
+            raise ValueError(f"`{name}` is not supported: {instead}.")
+
+
+JAC_SPARSITY = (
+    "derivatives are automatic and dense; tr_solver='lsmr' never forms the Jacobian"
+)
+
+
+def scipy_rho(loss: Callable) -> Callable:
+    """rho(z) of a loss that, as SciPy's, may return (rho, rho', rho'') stacked."""
+
+    def rho(z):
+        value = jnp.asarray(loss(z))
+        if value.shape == (3, *z.shape):
+            return value[0]
+        if value.shape != z.shape:
+            raise ValueError(
+                "The return value of `loss` callable has wrong shape: rho(z) must have "
+                f"that of z, {z.shape}, or be stacked with its derivatives, "
+                f"{(3, *z.shape)}; got {value.shape}."
+            )
+        return value
+
+    return rho
