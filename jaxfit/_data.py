@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
-from ._buckets import bucket, pad_rows
+from ._buckets import pad_rows
 
 
 NanPolicy = Literal["raise", "omit", "propagate"]
@@ -53,9 +54,8 @@ class Data:
     def _is_rows(self, leaf) -> bool:
         return np.ndim(leaf) > 0 and len(leaf) == self.num_rows
 
-    def padded(self) -> "Data":
-        """The data at the length of their bucket; what was added is not masked yet."""
-        length = bucket(self.num_rows)
+    def padded(self, length: int) -> "Data":
+        """The data with more rows; what was added is not masked yet."""
 
         def pad(leaf):
             return pad_rows(leaf, length) if self._is_rows(leaf) else leaf
@@ -132,7 +132,7 @@ def _tree(tree: Any, name: str, dtype: np.dtype) -> Any:
 
 def real_array(value: Any, name: str, dtype: np.dtype) -> np.ndarray:
     """`value` as an array of real numbers of `dtype`."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         raise TypeError(
             f"`{name}` is traced by JAX, and this function works on the host: inside "
             "jit, vmap or grad call jaxfit.solve(jaxfit.curve_problem(...))."

@@ -10,8 +10,9 @@ shortened, and a central difference becomes the one-sided one of second order.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
@@ -21,6 +22,27 @@ from ._types import Vector
 
 
 Scheme = Literal["2-point", "3-point", "cs"]
+
+
+class DifferenceJacobian(eqx.Module):
+    """The Jacobian of `fn(*args)` by its argument number `argnum`, by differences."""
+
+    fn: Callable
+    bounds: Bounds | None
+    rel_step: Any
+    scheme: Scheme = eqx.field(static=True)
+    eps: float = eqx.field(static=True)
+    argnum: int = eqx.field(static=True)
+
+    def __call__(self, *args) -> PyTree[Array]:
+        i = self.argnum
+
+        def fn(x):
+            return self.fn(*args[:i], x, *args[i + 1 :])
+
+        return difference_jacobian(
+            fn, args[i], self.scheme, self.rel_step, self.bounds, self.eps
+        )
 
 
 def difference_jacobian(
@@ -49,10 +71,10 @@ def difference_jacobian(
     if scheme == "cs":
         h = jnp.abs(h)
 
-        def column(e, h):
+        def turned(e, h):
             return jax.tree.map(lambda f: jnp.imag(f) / h, fn(x + 1j * h * e))
 
-        return _columns(column, basis, h)
+        return _columns(turned, basis, h)
 
     below = above = jnp.full_like(x, jnp.inf)
     if bounds is not None:
@@ -60,21 +82,21 @@ def difference_jacobian(
     if scheme == "2-point":
         room = jnp.where(h >= 0, above, below)
         other = jnp.where(h >= 0, below, above)
-        turned = jnp.where(jnp.abs(h) <= other, -h, h)
+        back = jnp.where(jnp.abs(h) <= other, -h, h)
         longest = jnp.where(above >= below, above, -below)
         h = jnp.where(
             jnp.abs(h) <= room,
             h,
-            jnp.where(jnp.abs(h) <= jnp.maximum(above, below), turned, longest),
+            jnp.where(jnp.abs(h) <= jnp.maximum(above, below), back, longest),
         )
         f0 = fn(x)
 
-        def column(e, h):
+        def forward(e, h):
             moved = x + h * e
             step = jnp.sum(moved - x)
             return jax.tree.map(lambda f1, f0: (f1 - f0) / step, fn(moved), f0)
 
-        return _columns(column, basis, h)
+        return _columns(forward, basis, h)
 
     h = jnp.abs(h)
     side = jnp.where(above >= below, 1.0, -1.0).astype(x.dtype)
@@ -82,7 +104,7 @@ def difference_jacobian(
     h = jnp.where(central, h, side * jnp.minimum(h, jnp.maximum(above, below) / 2))
     f0 = fn(x)
 
-    def column(e, h, central):
+    def centred(e, h, central):
         near, far = x + h * e, x + jnp.where(central, -h, 2 * h) * e
         apart, reach = jnp.sum(near - far), jnp.sum(far - x)
 
@@ -92,7 +114,7 @@ def difference_jacobian(
 
         return jax.tree.map(slope, f0, fn(near), fn(far))
 
-    return _columns(column, basis, h, central)
+    return _columns(centred, basis, h, central)
 
 
 def _columns(column, *per_parameter):

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ import numpy as np
 from ._bounds import Bounds
 from ._capture import captured
 from ._data import fit_dtype, real_array
-from ._differences import Scheme, difference_jacobian
+from ._differences import DifferenceJacobian
 from ._explain import explained
 from ._from_numpy import HostFunction
 from ._function import Function
@@ -23,28 +22,30 @@ from ._objective import Objective
 from ._predict import precision
 from ._problem import Problem
 from ._programs import Programs, Timing
-from ._report import Reporter
+from ._report import Watching, observed
 from ._result import Solution
 from ._scipy_options import (
     JAC_SPARSITY,
+    NamedLoss,
     check_feasible,
     check_jac,
-    check_loss,
     check_method,
     check_verbose,
+    message,
     read_bounds,
     read_linear_solver,
+    read_loss,
     read_max_nfev,
     read_tolerances,
     read_x_scale,
     refuse_given,
-    scipy_rho,
+    unjitted,
+    with_jacobian,
 )
 from ._solve import solve
 from ._status import Status
 from ._trf import TRF
 from ._types import Vector
-from ._watch import watch
 
 
 def least_squares(
@@ -97,7 +98,6 @@ def least_squares(
     """
     check_method(method)
     check_jac(jac)
-    check_loss(loss, method)
     check_verbose(verbose)
     refuse_given(
         {
@@ -105,80 +105,60 @@ def least_squares(
             "workers": (workers, "XLA runs on all cores by itself"),
         }
     )
-    if isinstance(fun, _Jitted):
-        fun = fun.__wrapped__  # type: ignore[attr-defined]
-    dtype = fit_dtype(x0)
-    x0 = np.atleast_1d(_real(x0, dtype))
-    if x0.ndim > 1:
-        raise ValueError(f"`x0` must have at most 1 dimension, got shape {x0.shape}.")
-    n = x0.size
-    if not np.isfinite(x0).all() or n == 0:
-        raise ValueError(f"`x0` must be finite and not empty, got {x0}.")
-    names = tuple(f"x[{i}]" for i in range(n))
-    limits = read_bounds(bounds, n, names, dtype)
-    if limits is not None:
-        if method == "lm":
-            raise ValueError("Method 'lm' doesn't support bounds.")
-        check_feasible(x0, limits, names, "x0")
+    fun, watching = unjitted(fun), Watching(verbose, callback, progress)
+    x0, limits = _start(x0, bounds, method)
+    dtype, n = x0.dtype, x0.size
     solver = TRF(
         **read_tolerances(method, ftol, xtol, gtol, dtype),
         x_scale=read_x_scale("jac" if x_scale is None else x_scale, n),
         **read_max_nfev(max_nfev),
         **read_linear_solver(tr_solver, tr_options),
     )
-    residual, data = _residual_of(fun, args, dict(kwargs or {}))
-    scheme = None if callable(jac) else jac
-    step = diff_step
-    if isinstance(fun, HostFunction) and jac is None and fun.jac is None:
-        scheme, step = fun.derivative, fun.diff_step if step is None else step
+    loss_of = read_loss(loss, method)
+    keywords = dict(kwargs or {})
+    residual, data = _residual_of(fun, args, keywords)
+    given = _Given(x0, limits, data, f_scale)
     with precision(dtype), explained("fun"), contextlib.ExitStack() as stack:
-        eps = 0.0
         for function in (fun, jac):
             if isinstance(function, HostFunction):
-                stack.enter_context(function.fit(x0, *args, **(kwargs or {})))
-                eps = max(eps, function.eps if function is fun else 0.0)
-        plan = _Plan(
-            loss, None if isinstance(loss, str) else captured(loss), scheme, eps
-        )
-        jacobian = None
+                stack.enter_context(function.fit(x0, *args, **keywords))
         if callable(jac):
-            jacobian = ScipyResidual(
-                Function(jac, "jac"),
-                residual.rest,
-                residual.form,
-                captured(jac),
-                is_jacobian=True,
+            jacobian = dataclasses.replace(
+                residual, fn=Function(jac, "jac"), capture=captured(jac), wide=True
             )
-        given = _Given(x0, limits, data, f_scale, step)
-        call = residual, jacobian, solver, plan, given
-        if verbose or callback is not None or progress:
-            done = _watched(call, verbose, callback, progress)
         else:
-            done = _fit(*call)
-        return _result(*done, call, method)
-
-
-_Jitted = type(jax.jit(lambda x: x))
+            jacobian = _differences(residual, fun, jac, diff_step, limits)
+        call = residual, jacobian, solver, loss_of, given
+        done = _watched(*call, watching) if watching.wanted else _fit(*call)
+        kept, outcome, timing = done
+        if method == "lm" and kept[1][0].size < n:
+            raise ValueError(
+                "Method 'lm' doesn't work when the number of residuals is less than "
+                f"the number of variables: {kept[1][0].size} and {n}."
+            )
+        problem = _problem(residual, loss_of, given)
+    return _result(kept, outcome, timing, problem, max_nfev)
 
 
 class ScipyResidual(eqx.Module):
     """`fn(x, *args, **kwargs)` as the kernel's residual(x, data).
 
-    `rest` are the arguments that are no data, None in the place of those that are.
+    `rest` are the arguments that are no data. A `wide` one is its Jacobian, of shape
+    (m, n).
     """
 
     fn: Function
     rest: tuple = eqx.field(static=True)
     form: Any = eqx.field(static=True)
     capture: Hashable = eqx.field(static=True)
-    is_jacobian: bool = eqx.field(static=True)
+    wide: bool = eqx.field(static=True)
 
     def __call__(self, x: Vector, data: list) -> Any:
         values = iter(data)
         leaves = [next(values) if a is _DATA else a for a in self.rest]
         args, kwargs = jax.tree.unflatten(self.form, leaves)
         value = jnp.asarray(self.fn(x, *args, **kwargs))
-        if self.is_jacobian:
+        if self.wide:
             if value.ndim > 2 or value.shape[-1:] != x.shape:
                 raise ValueError(
                     "The return value of `jac` has wrong shape: it must have one row "
@@ -192,37 +172,6 @@ class ScipyResidual(eqx.Module):
         return jnp.atleast_1d(value)
 
 
-class DifferenceResidual(eqx.Module):
-    """The Jacobian of such a residual by differences that stay inside the bounds."""
-
-    residual: ScipyResidual
-    bounds: Bounds | None
-    rel_step: Any
-    scheme: Scheme = eqx.field(static=True)
-    eps: float = eqx.field(static=True)
-
-    def __call__(self, x: Vector, data: list) -> Any:
-        return difference_jacobian(
-            lambda x: self.residual(x, data),
-            x,
-            self.scheme,
-            self.rel_step,
-            self.bounds,
-            self.eps,
-        )
-
-
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-    """What of a call is part of the program."""
-
-    loss: Any
-    loss_capture: Hashable
-    scheme: Scheme | None
-    eps: float
-
-
 class _Given(NamedTuple):
     """What of a call is data of the program."""
 
@@ -230,7 +179,6 @@ class _Given(NamedTuple):
     limits: Any
     data: Any
     f_scale: Any
-    diff_step: Any
 
 
 class _Outcome(NamedTuple):
@@ -266,61 +214,72 @@ def _residual_of(
             f"and there is {err}: bind it with functools.partial."
         ) from err
     residual = ScipyResidual(
-        Function(fun, "fun"), tuple(rest), form, captured(fun), is_jacobian=False
+        Function(fun, "fun"), tuple(rest), form, captured(fun), wide=False
     )
     return residual, data
 
 
-def _real(x0: Any, dtype: np.dtype) -> np.ndarray:
+def _start(x0: Any, bounds: Any, method: str):
+    """The start as a vector, and its bounds or None."""
     if np.iscomplexobj(x0):
         raise ValueError("`x0` must be real.")
-    return real_array(x0, "x0", dtype)
+    x0 = np.atleast_1d(real_array(x0, "x0", fit_dtype(x0)))
+    if x0.ndim > 1:
+        raise ValueError(f"`x0` must have at most 1 dimension, got shape {x0.shape}.")
+    n = x0.size
+    if n == 0 or not np.isfinite(x0).all():
+        raise ValueError(f"`x0` must be finite and not empty, got {x0}.")
+    names = tuple(f"x[{i}]" for i in range(n))
+    limits = read_bounds(bounds, n, names, x0.dtype)
+    if limits is not None:
+        if method == "lm":
+            raise ValueError("Method 'lm' doesn't support bounds.")
+        check_feasible(x0, limits, names, "x0")
+    return x0, limits
 
 
-def _problem(residual, jacobian, solver, plan, given) -> tuple[Problem, TRF]:
-    """The kernel's problem and solver of a call."""
-    x0 = jnp.asarray(given.x0)
-    problem = Problem(
+def _differences(residual, fun, scheme, step, limits) -> DifferenceJacobian | None:
+    """Derivatives by differences, where they are asked for or the only way."""
+    eps = 0.0
+    if isinstance(fun, HostFunction):
+        eps = fun.eps
+        if scheme is None and fun.jac is None:
+            scheme, step = fun.derivative, fun.diff_step if step is None else step
+    if scheme is None:
+        return None
+    bounds = None
+    if limits is not None:
+        bounds = Bounds(*map(jnp.asarray, limits))
+    return DifferenceJacobian(residual, bounds, step, scheme, eps, argnum=0)
+
+
+def _problem(residual, loss, given: _Given) -> Problem:
+    """The kernel's problem of a call."""
+    return Problem(
         residual,
-        x0,
+        jnp.asarray(given.x0),
         given.data,
         bounds=given.limits,
-        loss=plan.loss if isinstance(plan.loss, str) else _rho(plan),
+        loss=loss.name if isinstance(loss, NamedLoss) else loss,
         f_scale=given.f_scale,
     )
-    if jacobian is None and plan.scheme is not None:
-        jacobian = DifferenceResidual(
-            residual, problem.bounds, given.diff_step, plan.scheme, plan.eps
-        )
-    if jacobian is not None:
-        solver = eqx.tree_at(
-            lambda s: s.jacobian,
-            solver,
-            Function(jacobian, "jac"),
-            is_leaf=lambda leaf: leaf is None,
-        )
-    return problem, solver
-
-
-@functools.lru_cache(maxsize=64)
-def _rho(plan: _Plan) -> Callable:
-    return scipy_rho(plan.loss)
 
 
 @Programs
-def _fit(*call) -> tuple[tuple[Solution, Any], _Outcome]:
-    problem, solver = _problem(*call)
+def _fit(residual, jacobian, solver, loss, given):
+    problem = _problem(residual, loss, given)
+    solver = with_jacobian(solver, jacobian)
     solution = solve(problem, solver)
-    return (solution, _rows(problem, solver, solution)), _outcome(solution)
+    return (solution, _rows(problem, solver, solution.params)), _outcome(solution)
 
 
 @jax.jit
-def _rows(problem: Problem, solver: TRF, solution: Solution) -> Any:
-    """Residuals at the solution, and the Jacobian if it was formed."""
-    objective = Objective.of(problem, solution.params, solver)
+def _rows(problem: Problem, solver: TRF, x: Vector) -> Any:
+    """Residuals at x, and the Jacobian if it is formed."""
+    objective = Objective.of(problem, x, solver)
     if objective.form == "matrix_free":
-        return objective.residual(solution.params, objective.rows), None
-    return objective.rows_at(solution.params)
+        return objective.residual(x, objective.rows), None
+    return objective.rows_at(x)
 
 
 def _outcome(solution: Solution) -> _Outcome:
@@ -334,60 +293,37 @@ def _outcome(solution: Solution) -> _Outcome:
     )
 
 
-def _watched(call, verbose, callback, progress) -> Any:
+def _watched(residual, jacobian, solver, loss, given, watching: Watching):
     begin = time.perf_counter()
-    problem, solver = _problem(*call)
+    problem = _problem(residual, loss, given)
+    solver = with_jacobian(solver, jacobian)
 
     def fun(x):
-        return np.asarray(_rows(problem, solver, _At(x))[0])
+        return np.asarray(_rows(problem, solver, x)[0])
 
-    reporter = Reporter(verbose, callback, progress, call[-1].x0, np.array, fun)
-    solution = watch(problem, solver, reporter.step)
-    rows = _rows(problem, solver, solution)
+    solution = observed(problem, solver, watching, np.array, fun)
+    rows = _rows(problem, solver, solution.params)
     outcome = jax.device_get(_outcome(solution))
-    reporter.end(solution, _message(outcome, solver))
-    timing = Timing(0.0, time.perf_counter() - begin)
-    return (solution, rows), outcome, timing
+    return (solution, rows), outcome, Timing(0.0, time.perf_counter() - begin)
 
 
-class _At(NamedTuple):
-    """A point, in the place of a solution."""
-
-    params: Any
-
-
-def _message(outcome: _Outcome, solver: TRF) -> str:
-    status, nfev, *_ = outcome.counts.tolist()
-    most = solver.max_nfev
-    if status == Status.MAX_STEPS and most is not None and nfev >= most:
-        return "The maximum number of function evaluations is exceeded."
-    return Status(status).message
-
-
-def _result(kept, outcome: _Outcome, timing: Timing, call, method: str) -> Any:
+def _result(kept, outcome: _Outcome, timing: Timing, problem, max_nfev) -> Any:
     from scipy.optimize import OptimizeResult
 
-    (solution, (fun, jac)), solver = kept, call[2]
+    solution, (fun, jac) = kept
     status, nfev, njev, nit = outcome.counts.tolist()
     fun = np.asarray(fun)
     if status == Status.NONFINITE_START:
         bad = np.flatnonzero(~np.isfinite(fun))
-        where = (
-            f"fun(x0) is {fun[bad[0]]} at index {bad[0]}"
-            if bad.size
-            else ("the Jacobian or the sum of squares is not finite there")
-        )
+        where = "the Jacobian or the sum of squares is not finite there"
+        if bad.size:
+            where = f"fun(x0) is {fun[bad[0]]} at index {bad[0]}"
         raise ValueError(f"Residuals are not finite in the initial point: {where}.")
-    if method == "lm" and fun.size < outcome.x.size:
-        raise ValueError(
-            "Method 'lm' doesn't work when the number of residuals is less than the "
-            f"number of variables: {fun.size} and {outcome.x.size}."
-        )
     return OptimizeResult(
         x=outcome.x,
         cost=float(outcome.cost),
         fun=fun,
-        jac=_operator(call, solution, fun.size) if jac is None else np.asarray(jac),
+        jac=_operator(problem, solution, fun.size) if jac is None else np.asarray(jac),
         grad=outcome.grad,
         optimality=float(outcome.optimality),
         active_mask=outcome.active_mask,
@@ -395,7 +331,7 @@ def _result(kept, outcome: _Outcome, timing: Timing, call, method: str) -> Any:
         njev=njev,
         nit=nit,
         status=status,
-        message=_message(outcome, solver),
+        message=message(outcome.counts, max_nfev),
         success=status > 0,
         compile_time=timing.compile_time,
         run_time=timing.run_time,
@@ -403,11 +339,10 @@ def _result(kept, outcome: _Outcome, timing: Timing, call, method: str) -> Any:
     )
 
 
-def _operator(call, solution: Solution, m: int) -> Any:
+def _operator(problem: Problem, solution: Solution, m: int) -> Any:
     """The Jacobian, never formed, as products with it and with its transpose."""
     from scipy.sparse.linalg import LinearOperator
 
-    problem, _ = _problem(*call)
     x = solution.params
     dtype = np.dtype(x.dtype)
 

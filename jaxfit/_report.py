@@ -2,38 +2,62 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ._problem import Problem
 from ._result import Solution
+from ._scipy_options import message
 from ._state import State
+from ._trf import TRF
+from ._watch import watch
 
 
-class Reporter:
-    """Told of every step by `watch`; `step` answers whether to stop.
+class Watching(NamedTuple):
+    """What a caller wants to be told while a fit runs."""
 
-    `start` is the fit's first vector; `full` makes of one all parameters, and `fun` of
-    those the residuals.
+    verbose: int = 0
+    callback: Callable | None = None
+    progress: bool = False
+
+    @property
+    def wanted(self) -> bool:
+        return bool(self.verbose or self.progress) or self.callback is not None
+
+
+def observed(
+    problem: Problem,
+    solver: TRF,
+    watching: Watching,
+    full: Callable[[np.ndarray], np.ndarray],
+    fun: Callable[[np.ndarray], np.ndarray],
+) -> Solution:
+    """Solve the problem and tell of it.
+
+    `full` makes of the fit's vector all parameters, and `fun` of that vector the
+    residuals: what a callback is given.
     """
+    reporter = _Reporter(watching, np.asarray(problem.params), full, fun)
+    solution = watch(problem, solver, reporter.step)
+    reporter.end(solution, message(solution.counts, solver.max_nfev))
+    return solution
 
-    def __init__(
-        self,
-        verbose: int,
-        callback: Callable | None,
-        progress: bool,
-        start: np.ndarray,
-        full: Callable[[np.ndarray], np.ndarray],
-        fun: Callable[[np.ndarray], np.ndarray],
-    ):
-        self.verbose, self.callback, self.full, self.fun = verbose, callback, full, fun
+
+class _Reporter:
+    """Told of every step; `step` answers whether to stop."""
+
+    def __init__(self, watching: Watching, start: np.ndarray, full, fun):
+        self.verbose, progress = watching.verbose, watching.progress
+        self.callback: Any = watching.callback
+        self.full, self.fun = full, fun
         self.count = 0
         self.initial_cost: float | None = None
         self._last: tuple | None = (0, 1, None)  # iteration, nfev, step norm
         self._cost, self._x = np.nan, start
         self._bar = _bar() if progress else None
-        self._whole = callback is not None and _takes_result(callback)
-        if verbose == 2:
+        self._whole = self.callback is not None and _takes_result(self.callback)
+        if self.verbose == 2:
             print(_HEADER)
 
     def step(self, state: State) -> bool:
@@ -78,7 +102,6 @@ class Reporter:
 
     def _call(self, state: State) -> bool:
         x = self.full(np.asarray(state.x))
-        assert self.callback is not None
         try:
             if not self._whole:
                 return bool(self.callback(x))
@@ -86,7 +109,7 @@ class Reporter:
 
             result = OptimizeResult(
                 x=x,
-                fun=self.fun(x),
+                fun=self.fun(np.asarray(state.x)),
                 nit=self.count,
                 nfev=int(state.nfev),
                 cost=float(state.cost),

@@ -12,8 +12,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ._bounds import Bounds
-from ._differences import Scheme, difference_jacobian
 from ._function import Function
 from ._types import Vector
 
@@ -22,7 +20,7 @@ class Inputs(eqx.Module):
     """What such a model is given in the place of x."""
 
     x: Any
-    start: Vector  # of all parameters, free or not
+    start: Any  # all parameters, free or not, a vector
 
 
 class ScipyModel(eqx.Module):
@@ -56,6 +54,7 @@ class ScipyJacobian(eqx.Module):
 
     model: ScipyModel
     jac: Function
+    capture: Hashable = eqx.field(static=True)
 
     def __call__(self, inputs: Inputs, params: Vector) -> PyTree[Array]:
         n, free = inputs.start.size, jnp.array(self.model.free)
@@ -71,23 +70,3 @@ class ScipyJacobian(eqx.Module):
             return j[..., free]
 
         return jax.tree.map(columns, self.jac(*self.model.arguments(inputs, params)))
-
-
-class DifferenceJacobian(eqx.Module):
-    """The Jacobian of such a model by differences that stay inside the bounds."""
-
-    model: ScipyModel
-    bounds: Bounds | None
-    rel_step: Any
-    scheme: Scheme = eqx.field(static=True)
-    eps: float = eqx.field(static=True)
-
-    def __call__(self, inputs: Inputs, params: Vector) -> PyTree[Array]:
-        return difference_jacobian(
-            lambda p: self.model(inputs, p),
-            params,
-            self.scheme,
-            self.rel_step,
-            self.bounds,
-            self.eps,
-        )

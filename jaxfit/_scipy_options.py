@@ -10,14 +10,22 @@ rules about bounds, sizes and tolerances are kept:
     tr_solver           linear_solver: "exact" is "qr", "lsmr" is "matrix_free"
 """
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
+from ._capture import captured
 from ._data import real_array
+from ._function import Function
 from ._loss import LOSSES
+from ._status import Status
+from ._trf import TRF
 
 
 METHODS = ("trf", "dogbox", "lm")
@@ -35,15 +43,6 @@ def check_jac(jac: Any) -> None:
             "`jac` must be '2-point', '3-point', 'cs' or callable, or None for "
             f"automatic differentiation, got {jac!r}."
         )
-
-
-def check_loss(loss: Any, method: str) -> None:
-    if not callable(loss) and loss not in LOSSES:
-        raise ValueError(
-            f"`loss` must be one of {list(LOSSES)} or a callable, got {loss!r}."
-        )
-    if method == "lm" and loss != "linear":
-        raise ValueError("method='lm' supports only 'linear' loss function.")
 
 
 def check_verbose(verbose: Any) -> None:
@@ -115,16 +114,17 @@ def check_feasible(
 def read_x_scale(x_scale: Any, n: int) -> Any:
     if isinstance(x_scale, str) and x_scale == "jac":
         return "jac"
+    refusal = ValueError(
+        f"`x_scale` must be 'jac' or array_like with positive numbers, got {x_scale!r}."
+    )
+    if np.iscomplexobj(x_scale):
+        raise refusal
     try:
         scale = np.asarray(x_scale, float)
-        valid = bool(np.all(np.isfinite(scale)) and np.all(scale > 0))
-    except (TypeError, ValueError):
-        valid = False
-    if not valid or np.iscomplexobj(x_scale):
-        raise ValueError(
-            "`x_scale` must be 'jac' or array_like with positive numbers, got "
-            f"{x_scale!r}."
-        )
+    except (TypeError, ValueError) as err:
+        raise refusal from err
+    if not (np.all(np.isfinite(scale)) and np.all(scale > 0)):
+        raise refusal
     if scale.ndim == 0:
         return np.full(n, scale)
     if scale.shape != (n,):
@@ -214,11 +214,22 @@ JAC_SPARSITY = (
 )
 
 
-def scipy_rho(loss: Callable) -> Callable:
-    """rho(z) of a loss that, as SciPy's, may return (rho, rho', rho'') stacked."""
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class NamedLoss:
+    """A loss of the kernel's, by name."""
 
-    def rho(z):
-        value = jnp.asarray(loss(z))
+    name: str
+
+
+class ScipyLoss(eqx.Module):
+    """A user's loss as rho(z): as SciPy's, it may return (rho, rho', rho'') stacked."""
+
+    fn: Function
+    capture: Hashable = eqx.field(static=True)
+
+    def __call__(self, z: Array) -> Array:
+        value = jnp.asarray(self.fn(z))
         if value.shape == (3, *z.shape):
             return value[0]
         if value.shape != z.shape:
@@ -229,4 +240,42 @@ def scipy_rho(loss: Callable) -> Callable:
             )
         return value
 
-    return rho
+
+def read_loss(loss: Any, method: str) -> NamedLoss | ScipyLoss:
+    if not callable(loss) and loss not in LOSSES:
+        raise ValueError(
+            f"`loss` must be one of {list(LOSSES)} or a callable, got {loss!r}."
+        )
+    if method == "lm" and loss != "linear":
+        raise ValueError("method='lm' supports only 'linear' loss function.")
+    if callable(loss):
+        return ScipyLoss(Function(loss, "loss"), captured(loss))
+    return NamedLoss(loss)
+
+
+def with_jacobian(solver: TRF, jacobian: Callable | None) -> TRF:
+    """The solver with a function in the place of automatic derivatives."""
+    if jacobian is None:
+        return solver
+    return eqx.tree_at(
+        lambda s: s.jacobian,
+        solver,
+        Function(jacobian, "jac"),
+        is_leaf=lambda leaf: leaf is None,
+    )
+
+
+def message(counts: Any, max_nfev: int | None) -> str:
+    """The outcome in words, from `Solution.counts`."""
+    status, nfev, *_ = (int(count) for count in counts)
+    if status == Status.MAX_STEPS and max_nfev is not None and nfev >= max_nfev:
+        return "The maximum number of function evaluations is exceeded."
+    return Status(status).message
+
+
+_JITTED = type(jax.jit(lambda x: x))
+
+
+def unjitted(fn: Callable) -> Callable:
+    """What the user wrapped in `jax.jit`: its trace would outlive what it captured."""
+    return getattr(fn, "__wrapped__", fn) if isinstance(fn, _JITTED) else fn

@@ -1,26 +1,86 @@
-"""Where a fit starts when its user does not say.
+"""Where a curve fit starts, which parameters are free, and between which bounds."""
 
-`feasible` is SciPy's rule. `search` looks at the data: for each parameter a list of
-sizes that they suggest (of y, of x, of their ratios), of which the combination of least
-cost is sought coordinate by coordinate from several beginnings. It is a heuristic: it
-finds the right order of magnitude, not the solution.
-"""
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-import functools
-from collections.abc import Callable
-from typing import Any
-
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
-from ._types import Vector
+from ._data import real_array
+from ._scipy_options import check_feasible, read_bounds
+from ._signature import Signature, did_you_mean
 
 
-_BEGINNINGS = 64
-_SWEEPS = 4
-_KEPT = 8
+class Start(NamedTuple):
+    """The start of all parameters, and what is known of them.
+
+    `free` are the positions of those that are fitted; `limits` are None where none of
+    them has a bound. `guess` asks for a better start, from the data.
+    """
+
+    names: tuple[str, ...]
+    p0: np.ndarray
+    free: tuple[int, ...]
+    limits: tuple[np.ndarray, np.ndarray] | None
+    guess: bool
+
+
+def read_start(
+    signature: Signature,
+    estimate: Callable[[], Any] | None,
+    p0: Any,
+    bounds: Any,
+    fixed: Mapping[str, float] | Any,
+    clip: bool,
+    dtype: np.dtype,
+) -> Start:
+    """The start from SciPy's `p0` and `bounds`, and `fixed` and `clip_p0`.
+
+    `estimate` is the model's own, asked where `p0` is None. Equal bounds fix a
+    parameter.
+
+    **Raises:** `ValueError` naming the parameter that is wrong.
+    """
+    guess = False
+    if p0 is None and estimate is not None:
+        p0 = estimate()
+    if isinstance(p0, str):
+        if p0 != "auto":
+            raise ValueError(f"`p0` must be numbers, None or 'auto', got {p0!r}.")
+        p0, guess = None, True
+    if p0 is None:
+        n = len(signature.names)
+        if n == 0:
+            raise ValueError(
+                "Unable to determine number of fit parameters. The model names none: "
+                "give `p0`."
+            )
+    else:
+        p0 = np.atleast_1d(real_array(p0, "p0", dtype))
+        n = p0.size
+        if p0.ndim > 1:
+            raise ValueError(f"`p0` must have one dimension, got shape {p0.shape}.")
+        signature.check_count(n)
+        if not np.isfinite(p0).all():
+            i = int(np.argmin(np.isfinite(p0)))
+            raise ValueError(f"`p0` must be finite, got {p0[i]} at index {i}.")
+    names = signature.label(n)
+    limits = read_bounds(bounds, n, names, dtype)
+    p0 = feasible(limits, n, dtype) if p0 is None else p0.copy()
+    held = _held(fixed, p0, names)
+    if limits is not None:
+        lower, upper = limits
+        p0 = np.where(~held & (lower == upper), lower, p0)
+        held |= lower == upper
+        limits = np.where(held, -np.inf, lower), np.where(held, np.inf, upper)
+        if clip:
+            p0 = np.clip(p0, *limits)
+        check_feasible(p0, limits, names, "p0")
+        if not np.isfinite(limits).any():
+            limits = None
+    if held.all():
+        raise ValueError("`fixed` leaves no parameter free: there is nothing to fit.")
+    free = tuple(int(i) for i in np.flatnonzero(~held))
+    return Start(names, p0, free, limits, guess)
 
 
 def feasible(bounds: tuple[np.ndarray, np.ndarray] | None, n: int, dtype) -> np.ndarray:
@@ -35,81 +95,27 @@ def feasible(bounds: tuple[np.ndarray, np.ndarray] | None, n: int, dtype) -> np.
     return np.where(has_lower & has_upper, middle, one_sided).astype(dtype)
 
 
-def sizes(x: Any, y: Any, dtype) -> np.ndarray:
-    """Numbers that a parameter of a model of these data might be, without signs."""
-    found = [1.0]
-    y = np.concatenate([np.ravel(a) for a in jax.tree.leaves(y)]).astype(float)
-    y = y[np.isfinite(y)]
-    spans = []
-    for leaf in jax.tree.leaves(x):
-        a = np.asarray(leaf, float)
-        axes = [a] if a.ndim == 1 else list(a.reshape(len(a), -1).T) if a.ndim else []
-        for axis in axes[:3]:
-            row_ok = np.isfinite(axis)
-            if not row_ok.any():
-                continue
-            span = float(np.ptp(axis[row_ok]))
-            found += [float(np.mean(axis[row_ok])), span]
-            if axis.size == y.size and y.size:
-                away = np.abs(y - np.median(y))
-                found.append(float(axis[int(np.argmax(away))]))  # where the peak is
-            spans.append(span)
-    if y.size:
-        height = float(np.ptp(y))
-        found += [height, float(np.median(y)), float(y[0]), float(y[-1])]
-        for span in spans:
-            if span > 0:
-                steps = (span / 30, span / 10, span / 3, 1 / span, 3 / span, 10 / span)
-                found += [*steps, 2 * np.pi / span, 4 * np.pi / span, 8 * np.pi / span]
-                found += [height / span, height * span, height / span**2]
-    found = np.abs(np.array(found))
-    found = found[np.isfinite(found) & (found > 0)]
-    return np.unique(found.astype(dtype))
-
-
-def candidates(scale: np.ndarray, bounds, n: int) -> np.ndarray:
-    """For each of n parameters the values to try, inside its bounds: shape (n, k)."""
-    values = np.concatenate([-scale[::-1], [0.0], scale]).astype(scale.dtype)
-    rows = np.tile(values, (n, 1))
-    if bounds is None:
-        return rows
-    lower, upper = (side[:, None] for side in bounds)
-    inside = (rows >= lower) & (rows <= upper)
-    start = feasible(bounds, n, scale.dtype)[:, None]
-    return np.where(inside, rows, start)
-
-
-def search(cost: Callable[[Vector], Array], values: Array, beginnings: Array) -> Vector:
-    """The best combination of `values` (n, k) that a coordinate search finds.
-
-    Every sweep tries all values of one parameter after the other, from each of the
-    beginnings, of which the best few go on after the first.
-    """
-
-    def safe(p):
-        c = cost(p)
-        return jnp.where(jnp.isfinite(c), c, jnp.inf)
-
-    def sweep(p):
-        def coordinate(p, i):
-            tried = jax.vmap(lambda v: p.at[i].set(v))(values[i])
-            tried = jnp.concatenate([p[None], tried])
-            return tried[jnp.argmin(jax.lax.map(safe, tried))], None
-
-        return jax.lax.scan(coordinate, p, jnp.arange(p.size))[0]
-
-    def sweeps(starts, times):
-        for _ in range(times):
-            starts = jax.lax.map(sweep, starts)
-        return starts, jax.lax.map(safe, starts)
-
-    starts, costs = sweeps(beginnings, 1)
-    best = starts[jnp.argsort(costs)[:_KEPT]]
-    best, costs = sweeps(best, _SWEEPS - 1)
-    return best[jnp.argmin(costs)]
-
-
-@functools.lru_cache(maxsize=64)
-def beginnings(n: int, k: int) -> np.ndarray:
-    """Which of k values each of n parameters has at each beginning, always the same."""
-    return np.random.default_rng(0).integers(k, size=(_BEGINNINGS, n))
+def _held(fixed: Any, p0: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """Which parameters `fixed` holds; values it gives are written into p0."""
+    held = np.zeros(p0.size, bool)
+    if fixed is None:
+        return held
+    if isinstance(fixed, Mapping):
+        for name, value in fixed.items():
+            if name not in names:
+                raise ValueError(
+                    f"`fixed` names `{name}`, which is no parameter of the model "
+                    f"({', '.join(names)}).{did_you_mean(str(name), names)}"
+                )
+            value = real_array(value, f"fixed[{name!r}]", p0.dtype)
+            if value.ndim or not np.isfinite(value):
+                raise ValueError(f"`fixed[{name!r}]` must be one finite number.")
+            p0[names.index(name)], held[names.index(name)] = value, True
+        return held
+    mask = np.asarray(fixed)
+    if mask.dtype != bool or mask.shape != p0.shape:
+        raise ValueError(
+            f"`fixed` must be a dictionary of values by name or {p0.size} booleans, "
+            f"got {fixed!r}."
+        )
+    return mask.copy()

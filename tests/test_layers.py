@@ -52,15 +52,20 @@ LAYERS = [
     "_differences",
     "_from_numpy",
     "_data",
-    "_scipy_model",
     "_scipy_options",
-    "_start",
+    "_report",
+    "_scipy_model",
     "_predict",
+    "_start",
+    "_guess",
     "_measures",
     "_summary",
     "_plot",
     "_fit_result",
-    "_report",
+    "_curve_options",
+    "_curve_program",
+    "_curve_call",
+    "_curve_result",
     "_curve_fit",
     "_least_squares",
     "datasets",
@@ -69,7 +74,7 @@ LAYERS = [
 ]
 
 # Modules that may import SciPy, each of them only inside a function.
-SCIPY_DOORS = {"_measures", "_report", "_curve_fit", "_least_squares"}
+SCIPY_DOORS = {"_measures", "_report", "_curve_result", "_least_squares"}
 
 CORE = {"jax", "jaxlib", "equinox", "jaxtyping", "optax", "numpy"}
 

@@ -1,0 +1,194 @@
+"""One call of `curve_fit` on its way: what the program is given, and running it."""
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from ._bounds import Bounds
+from ._buckets import bucket
+from ._capture import captured
+from ._curve_options import solver_of
+from ._curve_program import Given, Outcome, fit, guessed, outcome_of, problem_of
+from ._curve_program import residual as residual_of
+from ._data import Data
+from ._differences import DifferenceJacobian
+from ._explain import explained
+from ._from_numpy import HostFunction
+from ._function import Function
+from ._guess import beginnings, candidates, sizes
+from ._predict import Predictor, is_paddable
+from ._programs import Timing
+from ._report import Watching, observed
+from ._result import Solution
+from ._scipy_model import Inputs, ScipyJacobian, ScipyModel
+from ._scipy_options import read_loss, with_jacobian
+from ._start import Start
+
+
+class Call:
+    """A model, its data, a start and options, made ready for the program."""
+
+    def __init__(
+        self,
+        f: Callable,
+        jac: Any,
+        options: dict[str, Any],
+        method: str,
+        start: Start,
+        data: Data,
+    ):
+        self.f, self.jac, self.options, self.method = f, jac, options, method
+        self.start, self.p0 = start, start.p0
+        self.free = list(start.free)
+        self.model = by_identity(_model, f, start.free, data.rows_last, captured(f))
+        self.jacobian: Any = None
+        if callable(jac):
+            self.jacobian = ScipyJacobian(
+                self.model, Function(jac, "jac"), captured(jac)
+            )
+        self.rowwise = self._is_rowwise(data)
+        self.num_rows, self.num_data = data.num_rows, data.count
+        self.data = data.copied()
+        if self.rowwise and data.num_rows is not None:
+            self.data = data.padded(bucket(data.num_rows))
+        self.loss = by_identity(read_loss, options.get("loss", "linear"), method)
+        self.solver = solver_of(options, method, start.free, self.p0.size)
+        self.watching = Watching(
+            options.get("verbose", 0),
+            options.get("callback"),
+            bool(options.get("progress", False)),
+        )
+
+    def _is_rowwise(self, data: Data) -> bool:
+        """Whether rows may be added to the data."""
+        if isinstance(self.f, HostFunction) or not data.can_be_padded:
+            return False
+        functions = (
+            [self.model] if self.jacobian is None else [self.model, self.jacobian]
+        )
+        inputs, free = Inputs(data.x, self.p0), self.p0[self.free]
+        with explained("f"):
+            return all(is_paddable(g, inputs, free, data.num_rows) for g in functions)
+
+    @property
+    def _given(self) -> Given:
+        data = self.data
+        return Given(
+            data.x,
+            data.y,
+            data.sigma,
+            data.mask,
+            self.num_rows if self.rowwise else None,
+            self.p0,
+            self.start.limits,
+            self.options.get("f_scale", 1.0),
+        )
+
+    @contextlib.contextmanager
+    def _called_back(self) -> Iterator[None]:
+        """The host's part, where the model or its Jacobian is a host function."""
+        with explained("f"), contextlib.ExitStack() as stack:
+            for g in (self.f, self.jac):
+                if isinstance(g, HostFunction):
+                    stack.enter_context(g.fit(self.original()["xdata"], *self.p0))
+            yield
+
+    def _differences(self) -> DifferenceJacobian | None:
+        """Derivatives by differences, where they are asked for or the only way."""
+        scheme, step, eps = self.jac, self.options.get("diff_step"), 0.0
+        if isinstance(self.f, HostFunction):
+            eps = self.f.eps
+            if scheme is None and self.f.jac is None:
+                scheme = self.f.derivative
+                step = self.f.diff_step if step is None else step
+        if scheme is None:
+            return None
+        bounds = None
+        if self.start.limits is not None:
+            lower, upper = (jax.numpy.asarray(a)[self.free,] for a in self.start.limits)
+            bounds = Bounds(lower, upper)
+        if step is not None:
+            step = np.asarray(step, self.p0.dtype)
+            step = step[self.free] if step.ndim else step
+        return DifferenceJacobian(self.model, bounds, step, scheme, eps, argnum=1)
+
+    def guess(self) -> None:
+        """Replace the start by one that suits the data."""
+        limits = self.start.limits
+        if limits is not None:
+            limits = limits[0][self.free], limits[1][self.free]
+        n = len(self.free)
+        scale = sizes(self.data.x, self.data.y, self.p0.dtype)
+        values = candidates(scale, limits, n)
+        first = beginnings(n, values.shape[1])
+        with self._called_back():
+            _, best, _ = guessed(self.model, self.loss, self._given, values, first)
+        self.p0 = self.p0.copy()
+        self.p0[self.free] = best
+
+    def run(self) -> tuple[Solution, Outcome, Timing]:
+        """The fit, in one program or, where somebody watches, step by step."""
+        with self._called_back():
+            jacobian = self._differences() if self.jacobian is None else self.jacobian
+            if not self.watching.wanted:
+                given = self._given
+                return fit(self.model, jacobian, self.solver, self.loss, given)
+            begin = time.perf_counter()
+            problem = problem_of(self.model, self.loss, self._given)
+            solver = with_jacobian(self.solver, jacobian)
+            rows = slice(self.num_rows)
+
+            def fun(x):
+                return np.asarray(residual_of(problem, x))[rows]
+
+            solution = observed(problem, solver, self.watching, self._full, fun)
+            outcome = jax.device_get(outcome_of(problem, solver, solution))
+            return solution, outcome, Timing(0.0, time.perf_counter() - begin)
+
+    def _full(self, x: np.ndarray) -> np.ndarray:
+        p = self.p0.copy()
+        p[self.free] = x
+        return p
+
+    def original(self) -> dict[str, Any]:
+        """The data as they were fitted, in the caller's form, without padding."""
+        data, rows = self.data, slice(self.num_rows)
+
+        def cut(leaf):
+            if self.rowwise and np.ndim(leaf) and len(leaf) == len(data.y):
+                return leaf[rows]
+            return leaf
+
+        x, y, sigma = (jax.tree.map(cut, a) for a in (data.x, data.y, data.sigma))
+        used = jax.tree.map(lambda a: np.ones(a.shape, bool), y)
+        return {
+            "xdata": np.moveaxis(x, 0, -1) if data.rows_last else x,
+            "ydata": y,
+            "sigma": sigma,
+            "used": used if data.mask is None else jax.tree.map(cut, data.mask),
+        }
+
+    def predictor(self, params: np.ndarray) -> Predictor:
+        return Predictor(self.model, params, self.rowwise)
+
+
+def _model(f: Callable, free, rows_last: bool, capture: Hashable) -> ScipyModel:
+    return ScipyModel(Function(f, "f"), free, rows_last, capture)
+
+
+def by_identity(make: Callable, *args) -> Any:
+    """`make(*args)`, remembered where the arguments can be hashed."""
+    try:
+        return _remembered(make, *args)
+    except TypeError:
+        return make(*args)
+
+
+@functools.lru_cache(maxsize=512)
+def _remembered(make: Callable, *args) -> Any:
+    return make(*args)

@@ -1,0 +1,94 @@
+"""The options of `curve_fit` that are about the method: SciPy's two sets as one."""
+
+from typing import Any
+
+import numpy as np
+
+from ._scipy_options import (
+    JAC_SPARSITY,
+    gradient_tolerance,
+    read_linear_solver,
+    read_max_nfev,
+    read_x_scale,
+    refuse_given,
+)
+from ._signature import refuse_unknown
+from ._trf import TRF
+
+
+# Keywords of a call that are about its data, and those about the method.
+CALL_ONLY = ("fixed", "clip_p0")
+_OPTIONS = frozenset(
+    """
+    args callback col_deriv diag diff_step epsfcn f_scale factor ftol gtol jac_sparsity
+    loss max_nfev maxfev progress tr_options tr_solver verbose workers x_scale xtol
+    """.split()  # noqa: SIM905
+) | frozenset(CALL_ONLY)
+
+
+def read_options(options: dict[str, Any]) -> dict[str, Any]:
+    """leastsq's names in those of least_squares; what there is not, refused."""
+    refuse_unknown(options, _OPTIONS, "curve_fit")
+    if "args" in options:
+        raise ValueError(
+            "'args' is not a supported keyword argument: bind them with "
+            "functools.partial or a closure."
+        )
+    options = dict(options)
+    refuse_given(
+        {
+            "jac_sparsity": (options.pop("jac_sparsity", None), JAC_SPARSITY),
+            "factor": (options.pop("factor", None), "x_scale sets the first step"),
+            "col_deriv": (options.pop("col_deriv", None) or None, "transpose `jac`"),
+            "workers": (
+                options.pop("workers", None),
+                "XLA runs on all cores by itself",
+            ),
+        }
+    )
+    for old, new, change in (
+        ("maxfev", "max_nfev", lambda n: n or None),
+        ("epsfcn", "diff_step", lambda e: None if e is None else np.sqrt(e)),
+        ("diag", "x_scale", lambda d: "jac" if d is None else 1 / np.asarray(d, float)),
+    ):
+        if old in options:
+            value = change(options.pop(old))
+            if options.setdefault(new, value) is not value:
+                raise ValueError(f"`{old}` and `{new}` are two names of one option.")
+    return options
+
+
+_DEFAULT = TRF()
+_SOLVER_OPTIONS = {
+    "ftol",
+    "xtol",
+    "gtol",
+    "x_scale",
+    "max_nfev",
+    "tr_solver",
+    "tr_options",
+}
+
+
+def solver_of(
+    options: dict[str, Any], method: str, free: tuple[int, ...], n: int
+) -> TRF:
+    """The kernel's solver for the options, with n parameters of which some are free."""
+    if not options.keys() & _SOLVER_OPTIONS:
+        return _DEFAULT
+    keywords: dict[str, Any] = {}
+    for name in ("ftol", "xtol", "gtol"):
+        if name in options:
+            tol = options[name]
+            keywords[name] = 0.0 if tol is None else tol
+    if "gtol" in keywords:
+        keywords |= gradient_tolerance(method, keywords["gtol"])
+    x_scale = read_x_scale(options.get("x_scale", "jac"), n)
+    if not isinstance(x_scale, str):
+        x_scale = x_scale[list(free)]
+    return TRF(
+        **keywords,
+        x_scale=x_scale,
+        **read_max_nfev(options.get("max_nfev")),
+        **read_linear_solver(options.get("tr_solver"), options.get("tr_options")),
+    )

@@ -1,0 +1,164 @@
+"""What the program of a curve fit gave, as the result of the call."""
+
+import inspect
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+
+from ._curve_call import Call
+from ._curve_program import Outcome
+from ._data import NanPolicy
+from ._fit_result import CurveFitResult, FitError
+from ._linearise import Triangle
+from ._programs import Timing
+from ._result import Solution
+from ._scipy_options import message
+from ._status import Status
+
+
+def result_of(
+    solution: Solution,
+    outcome: Outcome,
+    timing: Timing,
+    call: Call,
+    absolute_sigma: bool,
+    full_output: bool,
+    nan_policy: NanPolicy | None,
+) -> CurveFitResult:
+    """The result, or the error that it is.
+
+    **Raises:** `ValueError` where the model is not finite at the start, `FitError`
+    where no minimum was found.
+    """
+    status, nfev, njev, nit = outcome.counts.tolist()
+    ways = outcome.directions
+    free, names, n = list(call.start.free), call.start.names, call.p0.size
+    if status == Status.NONFINITE_START and nan_policy != "propagate":
+        raise ValueError(_where_not_finite(call))
+    popt, fixed = call.p0.copy(), np.ones(n, bool)
+    popt[free], fixed[free] = outcome.params, False
+    if status == Status.NONFINITE_START:
+        popt[free] = np.nan
+    num_data = call.num_data
+    dof = num_data - len(free)
+    cost = float(outcome.cost)
+    scale = 1.0
+    if not absolute_sigma:
+        scale = 2 * cost / dof if dof > 0 else np.nan
+    # An infinite variance where not determined, NaN covariances.
+    some = ways.determined.T @ ways.determined * scale
+    some[ways.lost], some[:, ways.lost] = np.nan, np.nan
+    some[ways.lost, ways.lost] = np.inf
+    covariance = np.zeros((n, n), call.p0.dtype)
+    covariance[np.ix_(free, free)] = some
+    lost = tuple(names[free[i]] for i in np.flatnonzero(ways.lost))
+    bad = bool(lost) or (not dof > 0 and not absolute_sigma)
+    pcov = np.full((n, n), np.inf, call.p0.dtype) if bad else covariance
+    if status == Status.NONFINITE_START:
+        covariance = pcov = np.full((n, n), np.nan, call.p0.dtype)
+        bad = False
+    everything = np.zeros(n, int)
+    everything[free] = outcome.active_mask
+    says = message(outcome.counts, call.options.get("max_nfev"))
+    numbers = {
+        "popt": popt,
+        "pcov": pcov,
+        "names": names,
+        "perr": np.sqrt(np.diag(covariance)),
+        "covariance": covariance,
+        "undetermined": lost,
+        "fixed": fixed,
+        "active_mask": everything,
+        "absolute_sigma": bool(absolute_sigma),
+        "num_data": num_data,
+        "dof": dof,
+        "cost": cost,
+        "optimality": float(outcome.optimality),
+        "status": status,
+        "message": says,
+        "nfev": nfev,
+        "njev": njev,
+        "nit": nit,
+        "compile_time": timing.compile_time,
+        "run_time": timing.run_time,
+        "root": ways.determined,
+        "null": ways.null,
+        "unit": ways.unit,
+        "rows_last": call.model.rows_last,
+    }
+    parts = {"solution": solution, "predictor": call.predictor(popt), **call.original()}
+    result = CurveFitResult(numbers, **parts)
+    if status <= 0 and status not in (Status.STOPPED, Status.NONFINITE_START):
+        raise FitError(f"Optimal parameters not found: {says}", result)
+    if bad:
+        _warn_of_covariance(lost)
+    if full_output:
+        full = (_infodict(result, call.method), says, status)
+        result = CurveFitResult(numbers, full, **parts)
+    return result
+
+
+def _infodict(result: CurveFitResult, method: str) -> dict[str, Any]:
+    """SciPy's dictionary; of the factorisation of "lm" what a covariance is made of.
+
+    Without pivoting: fjac holds R' in its first n columns, and ipvt counts.
+    """
+    fvec = result.weighted_residuals
+    info: dict[str, Any] = {"nfev": result.nfev, "fvec": fvec}
+    lin = result.solution.linearisation
+    if method == "lm" and lin is not None:
+        triangle = lin if isinstance(lin, Triangle) else None
+        n = result.solution.num_params
+        if triangle is not None:
+            r, z = np.asarray(triangle.root), np.asarray(triangle.z)
+        else:
+            r = np.linalg.cholesky(np.asarray(lin.gram)).T
+            z = np.linalg.solve(r.T, np.asarray(lin.grad))
+        fjac = np.zeros((n, fvec.size), r.dtype)
+        fjac[:, : r.shape[0]] = r.T
+        info |= {"fjac": fjac, "ipvt": np.arange(1, n + 1, dtype=np.int32), "qtf": z}
+    return info
+
+
+def _where_not_finite(call: Call) -> str:
+    """Why there is no residual at the start, and at which datum."""
+    says = "Residuals are not finite in the initial point: "
+    original = call.original()
+    values, slopes = call.predictor(call.p0).slopes(original["xdata"])
+    start = ", ".join(
+        f"{k}={v:.6g}" for k, v in zip(call.start.names, call.p0, strict=True)
+    )
+    for what, tree in (("f(xdata, *p0)", values), ("the derivative of f", slopes)):
+        for leaf in jax.tree.leaves(tree):
+            bad = ~np.isfinite(leaf)
+            if bad.any():
+                index = tuple(int(i) for i in np.argwhere(bad)[0])
+                return (
+                    f"{says}{what} is {leaf[index]} at index {index[0]}, with {start}. "
+                    "Give another `p0`, or bounds that keep the parameters where the "
+                    "model is defined."
+                )
+    return (
+        f"{says}a datum or the sum of squares is not finite, with {start}. "
+        "nan_policy='omit' leaves such data out."
+    )
+
+
+def _warn_of_covariance(lost: tuple[str, ...]) -> None:
+    from scipy.optimize import OptimizeWarning
+
+    why = (
+        f"the data do not determine {', '.join(lost)}"
+        if lost
+        else "there are no more data than free parameters"
+    )
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "")[:7] == "jaxfit.":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(
+        f"Covariance of the parameters could not be estimated: {why}",
+        category=OptimizeWarning,
+        stacklevel=level,
+    )
