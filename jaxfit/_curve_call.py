@@ -53,10 +53,9 @@ class Call:
             )
         self.rowwise = self._is_rowwise(data)
         self.num_rows, self.num_data = data.num_rows, data.count
-        self.data = data.copied()
-        if self.rowwise and data.num_rows is not None:
-            self.data = data.padded(bucket(data.num_rows))
-        self.loss = by_identity(read_loss, options.get("loss", "linear"), method)
+        rows = data.num_rows if self.rowwise else None
+        self.data = data.copied() if rows is None else data.padded(bucket(rows))
+        self.loss = read_loss(options.get("loss", "linear"), method)
         self.solver = solver_of(options, method, start.free, self.p0.size)
         self.watching = Watching(
             options.get("verbose", 0),
@@ -66,14 +65,13 @@ class Call:
 
     def _is_rowwise(self, data: Data) -> bool:
         """Whether rows may be added to the data."""
-        if isinstance(self.f, HostFunction) or not data.can_be_padded:
+        rows = data.num_rows
+        if isinstance(self.f, HostFunction) or rows is None or not data.can_be_padded:
             return False
-        functions = (
-            [self.model] if self.jacobian is None else [self.model, self.jacobian]
-        )
+        functions = [g for g in (self.model, self.jacobian) if g is not None]
         inputs, free = Inputs(data.x, self.p0), self.p0[self.free]
         with explained("f"):
-            return all(is_paddable(g, inputs, free, data.num_rows) for g in functions)
+            return all(is_paddable(g, inputs, free, rows) for g in functions)
 
     @property
     def _given(self) -> Given:

@@ -2,9 +2,9 @@
 
 A call is read on the host (`_data`, `_start`, `_curve_options`), made ready and run
 (`_curve_call`) as one compiled program (`_curve_program`: the kernel's `solve` of a
-`curve_problem`), and what comes out is wrapped (`_curve_result`). Programs are shared by
-all calls with the same model and the same options; data are padded to the length of a
-bucket where the model is row-wise, so that new lengths rarely need a new one.
+`curve_problem`), and what comes out is wrapped (`_curve_result`). Programs are shared
+by all calls with the same model and the same options; data are padded to the length of
+a bucket where the model is row-wise, so that new lengths rarely need a new one.
 """
 
 import functools

@@ -85,10 +85,9 @@ def solver_of(
         keywords |= gradient_tolerance(method, keywords["gtol"])
     x_scale = read_x_scale(options.get("x_scale", "jac"), n)
     if not isinstance(x_scale, str):
-        x_scale = x_scale[list(free)]
+        keywords["x_scale"] = x_scale[list(free)]
     return TRF(
         **keywords,
-        x_scale=x_scale,
         **read_max_nfev(options.get("max_nfev")),
         **read_linear_solver(options.get("tr_solver"), options.get("tr_options")),
     )

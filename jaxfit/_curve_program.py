@@ -1,4 +1,4 @@
-"""The traced part of a curve fit: from plain arrays to everything a result is made of."""
+"""The traced part of a curve fit: from plain arrays to what a result is made of."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -31,6 +31,7 @@ class HostFunction:
         self.eps = 0.0  # relative error of the values, from the dtype that came
         self._shapes: dict[Any, tuple[int, ...]] = {}
         self._recent: list[tuple[list[np.ndarray], np.ndarray]] | None = None
+        self.__name__ = getattr(fn, "__name__", type(fn).__name__)
         functools.update_wrapper(self, fn, updated=())
 
     def __call__(self, *args, **kwargs):

@@ -350,12 +350,11 @@ def _operator(problem: Problem, solution: Solution, m: int) -> Any:
         with precision(dtype):
             return np.asarray(fn(problem, x, np.asarray(v, dtype).ravel()))
 
-    return LinearOperator(
-        (m, x.size),
-        matvec=lambda v: product(_matvec, v),
-        rmatvec=lambda v: product(_rmatvec, v),
-        dtype=dtype,
-    )
+    products = {
+        "matvec": lambda v: product(_matvec, v),
+        "rmatvec": lambda v: product(_rmatvec, v),
+    }
+    return LinearOperator((m, x.size), dtype=dtype, **products)  # type: ignore
 
 
 def _scaled(problem: Problem, x: Vector):

@@ -27,11 +27,10 @@ def plot(result: Any, level: float, axes: Any) -> Any:
         ratios = {"height_ratios": [3, 1]}
         _, axes = plt.subplots(2, 1, sharex=True, gridspec_kw=ratios)
     above, below = axes
-    error = np.broadcast_to(sigma, y.shape) if np.ndim(sigma) < 2 else None
-    if sigma is None:
-        error = None
-    elif np.ndim(sigma) == 2:
-        error = np.sqrt(np.diag(sigma))
+    error = None
+    if sigma is not None:
+        error = np.sqrt(np.diag(sigma)) if np.ndim(sigma) == 2 else sigma
+        error = np.broadcast_to(error, y.shape)
 
     def draw(ax, values):
         bars = None if error is None else error[used]
@@ -42,7 +41,7 @@ def plot(result: Any, level: float, axes: Any) -> Any:
     above.plot(fine, result.predict(fine), color="C0", label="fit")
     percent = f"{100 * level:g}%"
     bands = [(result.confidence_band, 0.35, f"{percent} confidence")]
-    if np.ndim(sigma) == 0:
+    if sigma is None or np.ndim(sigma) == 0:
         bands.append((result.prediction_band, 0.15, f"{percent} prediction"))
     for band, alpha, label in bands:
         low, high = band(fine, level)

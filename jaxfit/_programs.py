@@ -1,5 +1,6 @@
 """Compiled programs of one function, and the time that each call spends on what."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -25,10 +26,12 @@ class Programs:
     """
 
     def __init__(self, fn: Callable[..., tuple[Any, Any]]):
+        self._form: Any = None  # of what is wanted, as of the last trace
+
         def packed(leaves, treedef):
             kept, wanted = fn(*jax.tree.unflatten(treedef, leaves))
-            parts, self._form = jax.tree.flatten(wanted)
-            self._parts = [(a.shape, np.dtype(a.dtype)) for a in parts]
+            parts, form = jax.tree.flatten(wanted)
+            self._form = form, [(a.shape, np.dtype(a.dtype)) for a in parts]
             vector = jnp.concatenate([jnp.ravel(a).astype(float) for a in parts])
             return kept, vector
 
@@ -39,13 +42,13 @@ class Programs:
         """What is kept, what is wanted, and the timing of the call."""
         leaves, treedef = jax.tree.flatten(args)
         shapes = tuple((np.shape(a), getattr(a, "dtype", type(a))) for a in leaves)
-        key = treedef, shapes, jax.config.jax_enable_x64
+        key = treedef, shapes, jax.config.read("jax_enable_x64")
         start = time.perf_counter()
         if key not in self._known:
             self._jit.lower(leaves, treedef).compile()
             if len(self._known) >= 4096:
                 self._known.pop(next(iter(self._known)))
-            self._known[key] = self._form, self._parts
+            self._known[key] = self._form
             compiled = time.perf_counter() - start
         else:
             compiled = 0.0
@@ -54,8 +57,9 @@ class Programs:
         vector = np.asarray(vector)
         wanted, i = [], 0
         for shape, dtype in parts:
-            size = int(np.prod(shape))
-            wanted.append(vector[i : i + size].reshape(shape).astype(dtype))
+            size = math.prod(shape)
+            part = vector[i : i + size].reshape(shape)
+            wanted.append(part if dtype == part.dtype else part.astype(dtype))
             i += size
         timing = Timing(compiled, time.perf_counter() - start - compiled)
         return kept, jax.tree.unflatten(form, wanted), timing

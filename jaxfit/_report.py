@@ -40,7 +40,8 @@ def observed(
     """
     reporter = _Reporter(watching, np.asarray(problem.params), full, fun)
     solution = watch(problem, solver, reporter.step)
-    reporter.end(solution, message(solution.counts, solver.max_nfev))
+    most = None if solver.max_nfev is None else int(solver.max_nfev)  # type: ignore
+    reporter.end(solution, message(solution.counts, most))
     return solution
 
 
