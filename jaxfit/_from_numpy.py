@@ -44,7 +44,7 @@ class HostFunction:
         rest = [None if d else a for a, d in zip(leaves, is_data, strict=True)]
         # Derivatives by the first argument are those of a residual(params, ...), any
         # others those of a model(x, *params).
-        num_first = sum(is_data[: len(jax.tree.leaves(args[0]))])
+        num_first = sum(is_data[: len(jax.tree.leaves(args[:1]))])
 
         def rebuild(data):
             values = iter(data)
@@ -60,20 +60,9 @@ class HostFunction:
             forms = [(a.shape, np.dtype(a.dtype)) for a in data]
 
             def host(*words):
-                try:
-                    arrays = map(_from_words, words, forms)
-                    value = of(*rebuild([a[()] for a in arrays]))
-                except BaseException as err:
-                    self.error = err
-                    raise
-                value = np.asarray(value).astype(kind)
-                if value.shape != shape:
-                    self.error = ValueError(
-                        f"`{self.__name__}` returned shape {value.shape} where it had "
-                        f"returned {shape} before."
-                    )
-                    raise self.error
-                return np.ravel(value).view(np.uint32)
+                arrays = map(_from_words, words, forms)
+                value = self._guarded(of, shape, *rebuild([a[()] for a in arrays]))
+                return np.ravel(value.astype(kind)).view(np.uint32)
 
             size = int(np.prod(shape)) * kind.itemsize // 4
             result = jax.ShapeDtypeStruct((size,), np.uint32)
@@ -126,6 +115,29 @@ class HostFunction:
         function.defjvp(rule, symbolic_zeros=True)
         return function(*data)
 
+    def _guarded(self, of: Callable, shape: tuple[int, ...], args, kwargs):
+        """A value for the solver; within a fit of a door, NaN once there was an error.
+
+        That ends the fit, and the door raises the error as it was. Raised here, it
+        would be logged and wrapped by JAX, as it is where no door looks after it.
+        """
+        in_fit = self._recent is not None
+        if in_fit and self.error is not None:
+            return np.full(shape, np.nan)
+        try:
+            value = of(args, kwargs)
+            if value.shape != shape:
+                raise ValueError(
+                    f"`{self.__name__}` returned shape {value.shape} where {shape} was "
+                    "expected."
+                )
+        except BaseException as err:
+            if not in_fit:
+                raise
+            self.error = err
+            return np.full(shape, np.nan)
+        return value
+
     def _evaluate(self, args, kwargs):
         """The value; within a fit of a door the last two are remembered."""
         data = [np.asarray(a) for a in jax.tree.leaves((args, kwargs))]
@@ -175,12 +187,10 @@ class HostFunction:
         self._shapes[tuple(np.shape(a) for a in data)] = value.shape
         try:
             yield value
-        except jax.errors.JaxRuntimeError:
-            if self.error is None:
-                raise
-            raise self.error from None
         finally:
             self._recent = None
+        if self.error is not None:
+            raise self.error
 
 
 def from_numpy(
