@@ -99,4 +99,4 @@ class Bounds(eqx.Module):
         below, above = x - self.lower, self.upper - x
         at_lower = near(below, above, self.lower)
         at_upper = near(above, below, self.upper)
-        return at_upper.astype(jnp.int32) - at_lower.astype(jnp.int32)
+        return jnp.where(at_lower, -1, at_upper.astype(jnp.int32))

@@ -17,7 +17,6 @@ from ._curve_program import Given, Outcome, fit, guessed, outcome_of, problem_of
 from ._curve_program import residual as residual_of
 from ._data import Data
 from ._differences import DifferenceJacobian
-from ._explain import explained
 from ._from_numpy import HostFunction
 from ._function import Function
 from ._guess import beginnings, candidates, sizes
@@ -26,7 +25,7 @@ from ._programs import Timing
 from ._report import Watching, observed
 from ._result import Solution
 from ._scipy_model import Inputs, ScipyJacobian, ScipyModel
-from ._scipy_options import read_loss, with_jacobian
+from ._scipy_options import read_loss, warn_of_step, with_jacobian
 from ._start import Start
 
 
@@ -70,8 +69,7 @@ class Call:
             return False
         functions = [g for g in (self.model, self.jacobian) if g is not None]
         inputs, free = Inputs(data.x, self.p0), self.p0[self.free]
-        with explained("f"):
-            return all(is_paddable(g, inputs, free, rows) for g in functions)
+        return all(is_paddable(g, inputs, free, rows) for g in functions)
 
     @property
     def _given(self) -> Given:
@@ -90,7 +88,7 @@ class Call:
     @contextlib.contextmanager
     def _called_back(self) -> Iterator[None]:
         """The host's part, where the model or its Jacobian is a host function."""
-        with explained("f"), contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
             for g in (self.f, self.jac):
                 if isinstance(g, HostFunction):
                     stack.enter_context(g.fit(self.original()["xdata"], *self.p0))
@@ -104,6 +102,7 @@ class Call:
             if scheme is None and self.f.jac is None:
                 scheme = self.f.derivative
                 step = self.f.diff_step if step is None else step
+        warn_of_step(step, scheme)
         if scheme is None:
             return None
         bounds = None

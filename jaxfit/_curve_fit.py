@@ -30,9 +30,6 @@ from ._signature import signature_of
 from ._start import Start, read_start
 
 
-UNBOUNDED = (-np.inf, np.inf)
-
-
 def curve_fit(
     f: Callable,
     xdata: Any,
@@ -41,7 +38,7 @@ def curve_fit(
     sigma: Any = None,
     absolute_sigma: bool = False,
     check_finite: bool | None = None,
-    bounds: Any = UNBOUNDED,
+    bounds: Any = (-np.inf, np.inf),
     method: str | None = None,
     jac: Any = None,
     *,
@@ -51,8 +48,8 @@ def curve_fit(
 ) -> CurveFitResult:
     """Fit `f(x, *params)` to data: `scipy.optimize.curve_fit`, and more.
 
-    All arguments of SciPy's mean what they mean there; "Coming from SciPy" in the
-    documentation has them one by one. What differs:
+    SciPy's arguments mean what they mean there; "Coming from SciPy" in the
+    documentation has them one by one. What differs most:
 
     - `f` is written with `jax.numpy`, or wrapped by [`jaxfit.from_numpy`][].
     - `jac=None` differentiates automatically. Tolerances that are not given are those
@@ -65,7 +62,8 @@ def curve_fit(
     - `fixed={"c": 0.0}` holds parameters at values, `fixed=[False, False, True]` at
         their starts. Equal bounds fix as well.
     - `clip_p0=True` moves a start that is outside its bounds to the nearest one.
-    - `progress=True` shows a bar (needs tqdm).
+    - `progress=True` shows a bar (needs tqdm). A fit that its `callback` stopped
+        returns how far it came.
 
     Data in NumPy arrays are fitted in double precision whatever JAX's setting, which
     stays as it is; float32 JAX arrays in single precision.
@@ -137,7 +135,7 @@ class CurveFit:
         sigma: Any = None,
         absolute_sigma: bool = False,
         check_finite: bool | None = None,
-        bounds: Any = UNBOUNDED,
+        bounds: Any = (-np.inf, np.inf),
         *,
         full_output: bool = False,
         nan_policy: NanPolicy | None = None,

@@ -6,6 +6,7 @@ import numpy as np
 
 from ._scipy_options import (
     JAC_SPARSITY,
+    check_f_scale,
     gradient_tolerance,
     read_linear_solver,
     read_max_nfev,
@@ -23,7 +24,7 @@ _OPTIONS = frozenset(
     args callback col_deriv diag diff_step epsfcn f_scale factor ftol gtol jac_sparsity
     loss max_nfev maxfev progress tr_options tr_solver verbose workers x_scale xtol
     """.split()  # noqa: SIM905
-) | frozenset(CALL_ONLY)
+)
 
 
 def read_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -46,15 +47,23 @@ def read_options(options: dict[str, Any]) -> dict[str, Any]:
             ),
         }
     )
-    for old, new, change in (
-        ("maxfev", "max_nfev", lambda n: n or None),
-        ("epsfcn", "diff_step", lambda e: None if e is None else np.sqrt(e)),
-        ("diag", "x_scale", lambda d: "jac" if d is None else 1 / np.asarray(d, float)),
-    ):
-        if old in options:
-            value = change(options.pop(old))
-            if options.setdefault(new, value) is not value:
-                raise ValueError(f"`{old}` and `{new}` are two names of one option.")
+    renamed = {
+        "max_nfev": options.pop("maxfev", None) or None,
+        "diff_step": options.pop("epsfcn", None),
+        "x_scale": options.pop("diag", None),
+    }
+    if renamed["diff_step"] is not None:
+        eps = np.finfo(float).eps  # leastsq takes less for "unknown" too
+        renamed["diff_step"] = np.sqrt(max(float(renamed["diff_step"]), eps))
+    if renamed["x_scale"] is not None:
+        renamed["x_scale"] = 1 / np.asarray(renamed["x_scale"], float)
+    for name, value in renamed.items():
+        if value is None:
+            continue
+        if options.get(name) is not None:
+            raise ValueError(f"`{name}` is given twice, once by leastsq's name for it.")
+        options[name] = value
+    check_f_scale(options.get("f_scale", 1.0))
     return options
 
 

@@ -1,6 +1,5 @@
 """What the program of a curve fit gave, as the result of the call."""
 
-import inspect
 import warnings
 from typing import Any
 
@@ -14,7 +13,7 @@ from ._fit_result import CurveFitResult, FitError
 from ._linearise import Triangle
 from ._programs import Timing
 from ._result import Solution
-from ._scipy_options import message
+from ._scipy_options import message, outside
 from ._status import Status
 
 
@@ -154,11 +153,8 @@ def _warn_of_covariance(lost: tuple[str, ...]) -> None:
         if lost
         else "there are no more data than free parameters"
     )
-    level, frame = 1, inspect.currentframe()
-    while frame is not None and frame.f_globals.get("__name__", "")[:7] == "jaxfit.":
-        level, frame = level + 1, frame.f_back
     warnings.warn(
         f"Covariance of the parameters could not be estimated: {why}",
         category=OptimizeWarning,
-        stacklevel=level,
+        stacklevel=outside(),
     )

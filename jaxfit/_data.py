@@ -156,16 +156,8 @@ def real_array(value: Any, name: str, dtype: np.dtype) -> np.ndarray:
 def _x(xdata: Any, y: Any, dtype: np.dtype) -> tuple[Any, bool, int | None]:
     """x with rows first, whether they were last, and the number of rows."""
     num_rows = len(y) if isinstance(y, np.ndarray) and y.ndim == 1 else None
-    if isinstance(xdata, list | tuple):
-        with contextlib.suppress(ValueError):  # parts of unequal shape: a PyTree
-            xdata = np.asarray(xdata)
-    if not hasattr(xdata, "__array__"):
-        x = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: _x_leaf(path, leaf, dtype), xdata
-        )
-        return x, False, num_rows
-    x = real_array(xdata, "xdata", dtype)
-    if num_rows is None or x.ndim == 0:
+    x = read_x(xdata, "xdata", dtype)
+    if num_rows is None or not isinstance(x, np.ndarray) or x.ndim == 0:
         return x, False, num_rows
     if x.ndim > 1 and x.shape[-1] == num_rows:
         return np.moveaxis(x, -1, 0), True, num_rows
@@ -177,8 +169,20 @@ def _x(xdata: Any, y: Any, dtype: np.dtype) -> tuple[Any, bool, int | None]:
     return x, False, num_rows
 
 
-def _x_leaf(path, leaf: Any, dtype: np.dtype) -> Any:
-    name = "xdata" + jax.tree_util.keystr(path)
+def read_x(x: Any, name: str, dtype: np.dtype) -> Any:
+    """x as one array or, with parts by name or of unequal shape, a PyTree of them."""
+    if isinstance(x, list | tuple):
+        with contextlib.suppress(ValueError):  # parts of unequal shape
+            x = np.asarray(x)
+    if hasattr(x, "__array__"):
+        return real_array(x, name, dtype)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: _x_leaf(path, leaf, name, dtype), x
+    )
+
+
+def _x_leaf(path, leaf: Any, name: str, dtype: np.dtype) -> Any:
+    name += jax.tree_util.keystr(path)
     if not hasattr(leaf, "__array__") and not isinstance(leaf, bool | int | float):
         raise TypeError(
             f"`{name}` must be an array or a number, got {type(leaf).__name__}: put "

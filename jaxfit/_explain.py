@@ -16,11 +16,17 @@ _UNTRACEABLE = (
 )
 
 
+class UntraceableError(TypeError):
+    """A function needs values that a trace has not."""
+
+
 @contextlib.contextmanager
 def explained(name: str) -> Iterator[None]:
     """Turn JAX's tracing errors inside the function called `name` into advice."""
     try:
         yield
+    except UntraceableError:
+        raise
     except Exception as err:
         cause = _untraceable(err)
         if cause is None:
@@ -29,7 +35,7 @@ def explained(name: str) -> Iterator[None]:
         where = (
             f" at line {line.lineno} of {line.filename}: `{line.line}`" if line else ""
         )
-        raise TypeError(
+        raise UntraceableError(
             f"`{name}` cannot be traced by JAX{where}. It needs the values of its "
             f"arguments there ({type(cause).__name__}), as NumPy functions, `float()`, "
             "`if` and `while` do. Two ways out: write it with jax.numpy (jnp.exp, "

@@ -18,8 +18,11 @@ class FitError(RuntimeError):
     """A fit that found no minimum; `result` is how far it came."""
 
     def __init__(self, message: str, result: "CurveFitResult"):
-        super().__init__(message)
+        super().__init__(message, result)
         self.result = result
+
+    def __str__(self) -> str:
+        return self.args[0]
 
 
 class CurveFitResult(tuple):
@@ -30,7 +33,7 @@ class CurveFitResult(tuple):
     - `popt`: the parameters, of shape (n,). `names` are theirs, from the model's
         signature, and `params` is a dictionary of both.
     - `pcov`: their covariance, (n, n), as SciPy's: all infinite where it could not be
-        estimated. Zero for fixed parameters.
+        estimated, else zero for fixed parameters.
     - `covariance`: the same, knowing more: only the parameters that the data do not
         determine (their names are in `undetermined`) have an infinite variance, and
         NaN covariances.
@@ -42,12 +45,15 @@ class CurveFitResult(tuple):
         parameters were held.
     - `num_data`, `dof`: data used, and degrees of freedom.
     - `compile_time`, `run_time`: seconds spent in compiling and in the fit itself.
-    - `solution`: the kernel's [`jaxfit.Solution`][] over the free parameters, in the
-        precision of the fit.
+    - `solution`: the kernel's [`jaxfit.Solution`][] over the free parameters. Where
+        JAX's own precision is single, ask it inside `jax.enable_x64(True)`.
     - `chi2`, `reduced_chi2`, `r2`, `adjusted_r2`, `rmse`, `mae`, `aic`, `aicc`, `bic`:
         goodness of fit, together in `measures`.
     - `xdata`, `ydata`, `sigma`, `used`: the data as they were fitted and, after
         `nan_policy="omit"`, which of them counted.
+
+    - `measures` holds the goodness of fit, `residuals` are y - f and
+        `weighted_residuals` what was minimised.
 
     A result read back by `from_dict` or unpickled knows its numbers; its model and
     data it knows only if they were given to it again or saved with it.
@@ -71,12 +77,27 @@ class CurveFitResult(tuple):
     def __getattr__(self, name: str) -> Any:
         if name in Measures.__dataclass_fields__:
             return getattr(self.measures, name)
-        if name in ("xdata", "ydata", "sigma", "used", "predictor", "solution"):
+        if name in _DATA:
             raise AttributeError(
-                f"this result was read back without its `{name}`: give the model to "
-                "from_dict, or save with to_dict(data=True)."
+                f"this result was read back without its `{name}`: save it with "
+                "to_dict(data=True)."
             )
         raise AttributeError(f"a CurveFitResult has no `{name}`.")
+
+    def _evaluated(self) -> Predictor:
+        if "predictor" not in self.__dict__:
+            raise ValueError(
+                "this result was read back without its model: "
+                "CurveFitResult.from_dict(saved, model) gives it one."
+            )
+        return self.__dict__["predictor"]
+
+    def _known(self) -> None:
+        if "ydata" not in self.__dict__:
+            raise ValueError(
+                "this result was read back without its data: save it with "
+                "to_dict(data=True)."
+            )
 
     @property
     def params(self) -> dict[str, float]:
@@ -101,7 +122,8 @@ class CurveFitResult(tuple):
     @functools.cached_property
     def fitted(self) -> Any:
         """The model at the data, in the structure of `ydata`."""
-        return self.predictor.values(self.xdata)
+        self._known()
+        return self._evaluated().values(self.xdata)
 
     @functools.cached_property
     def residuals(self) -> Any:
@@ -138,7 +160,7 @@ class CurveFitResult(tuple):
 
     def predict(self, x: Any) -> Any:
         """The fitted model at `x`, which has the form of `xdata`."""
-        return self.predictor.values(x)
+        return self._evaluated().values(x)
 
     def confidence_interval(self, level: float = 0.95) -> np.ndarray:
         """Lower and upper limits of every parameter, (n, 2).
@@ -200,13 +222,10 @@ class CurveFitResult(tuple):
         What is not finite becomes a string, for JSON has no such numbers.
         """
         out = {name: _plain(getattr(self, name)) for name in self._numbers}
-        if "ydata" in self.__dict__:
+        if "ydata" in self.__dict__ or "measures" in self.__dict__:
             out["measures"] = {k: _plain(v) for k, v in vars(self.measures).items()}
         if data:
-            out["data"] = {
-                name: _plain(getattr(self, name))
-                for name in ("xdata", "ydata", "sigma", "used")
-            }
+            out["data"] = {name: _plain(getattr(self, name)) for name in _DATA}
         return out
 
     def to_json(self, data: bool = False) -> str:
@@ -237,7 +256,9 @@ class CurveFitResult(tuple):
         return CurveFitResult.from_dict(json.loads(text), model)
 
     def __reduce__(self):
-        return CurveFitResult.from_dict, (self.to_dict("ydata" in self.__dict__),)
+        parts = {k: v for k, v in self.__dict__.items() if k in (*_DATA, "measures")}
+        numbers = {name: getattr(self, name) for name in self._numbers}
+        return _unpickled, (numbers, tuple(self[2:]), parts)
 
     def __copy__(self):
         return self
@@ -263,7 +284,10 @@ class CurveFitResult(tuple):
 
     def _band(self, x, level, noise) -> tuple[np.ndarray, np.ndarray]:
         q = self._quantile(level)
-        value, slopes = self.predictor.slopes(self.xdata if x is None else x)
+        if x is None:
+            self._known()
+            x = self.xdata
+        value, slopes = self._evaluated().slopes(x)
         if not isinstance(value, np.ndarray):
             raise ValueError("bands are for models whose value is one array.")
         variance = np.sum((slopes @ self.root.T) ** 2, axis=-1) * self._noise_scale()
@@ -274,6 +298,13 @@ class CurveFitResult(tuple):
         variance = np.where(lost > tiny * size, np.inf, variance)
         half = q * np.sqrt(variance + noise)
         return value - half, value + half
+
+
+_DATA = ("xdata", "ydata", "sigma", "used")
+
+
+def _unpickled(numbers, full, parts) -> CurveFitResult:
+    return CurveFitResult(numbers, full, **parts)
 
 
 def _flat(tree: Any) -> np.ndarray:
@@ -308,4 +339,9 @@ def _restore(name: str, value: Any) -> Any:
 def _arrays(value: Any, dtype: Any) -> Any:
     if isinstance(value, dict):
         return {k: _arrays(v, dtype) for k, v in value.items()}
-    return value if value is None else np.array(value, dtype)
+    if value is None:
+        return None
+    try:
+        return np.array(value, dtype)
+    except ValueError:  # parts of unequal shape
+        return tuple(_arrays(part, dtype) for part in value)

@@ -204,8 +204,8 @@ def from_numpy(
     """A NumPy function as one that jaxfit can fit, by calls back to the host.
 
     For models that JAX cannot trace: written with NumPy, or calling another program.
-    Every evaluation leaves the compiled fit and comes back, which costs some 50 us, and
-    there are no second derivatives. A model written with `jax.numpy` is faster.
+    Every evaluation leaves the compiled fit and comes back, and there are no second
+    derivatives. A model written with `jax.numpy` is faster.
 
     **Arguments:**
 

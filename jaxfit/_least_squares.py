@@ -27,6 +27,7 @@ from ._result import Solution
 from ._scipy_options import (
     JAC_SPARSITY,
     NamedLoss,
+    check_f_scale,
     check_feasible,
     check_jac,
     check_method,
@@ -40,6 +41,7 @@ from ._scipy_options import (
     read_x_scale,
     refuse_given,
     unjitted,
+    warn_of_step,
     with_jacobian,
 )
 from ._solve import solve
@@ -75,8 +77,8 @@ def least_squares(
 ) -> Any:
     """Minimise a sum of squares: `scipy.optimize.least_squares`.
 
-    All arguments of SciPy's mean what they mean there; "Coming from SciPy" in the
-    documentation has them one by one. What differs:
+    SciPy's arguments mean what they mean there; "Coming from SciPy" in the
+    documentation has them one by one. What differs most:
 
     - `fun(x, *args, **kwargs)` is written with `jax.numpy`, or wrapped by
         [`jaxfit.from_numpy`][]. Arrays and floats among `args` and `kwargs` are data;
@@ -110,15 +112,16 @@ def least_squares(
     dtype, n = x0.dtype, x0.size
     solver = TRF(
         **read_tolerances(method, ftol, xtol, gtol, dtype),
-        x_scale=read_x_scale("jac" if x_scale is None else x_scale, n),
+        x_scale=read_x_scale(x_scale, n),
         **read_max_nfev(max_nfev),
         **read_linear_solver(tr_solver, tr_options),
     )
     loss_of = read_loss(loss, method)
+    check_f_scale(f_scale)
     keywords = dict(kwargs or {})
     residual, data = _residual_of(fun, args, keywords)
     given = _Given(x0, limits, data, f_scale)
-    with precision(dtype), explained("fun"), contextlib.ExitStack() as stack:
+    with precision(dtype), contextlib.ExitStack() as stack:
         for function in (fun, jac):
             if isinstance(function, HostFunction):
                 stack.enter_context(function.fit(x0, *args, **keywords))
@@ -157,7 +160,8 @@ class ScipyResidual(eqx.Module):
         values = iter(data)
         leaves = [next(values) if a is _DATA else a for a in self.rest]
         args, kwargs = jax.tree.unflatten(self.form, leaves)
-        value = jnp.asarray(self.fn(x, *args, **kwargs))
+        with explained("jac" if self.wide else "fun"):
+            value = jnp.asarray(self.fn(x, *args, **kwargs))
         if self.wide:
             if value.ndim > 2 or value.shape[-1:] != x.shape:
                 raise ValueError(
@@ -199,8 +203,6 @@ def _residual_of(
     fun: Callable, args: Sequence[Any], kwargs: dict[str, Any]
 ) -> tuple[ScipyResidual, list]:
     """The residual with its arguments taken apart: arrays and floats are data."""
-    if not isinstance(args, tuple | list):
-        args = (args,)
     leaves, form = jax.tree.flatten((tuple(args), kwargs))
     kinds = jax.Array | np.ndarray | np.generic | float
     is_data = [isinstance(leaf, kinds) for leaf in leaves]
@@ -245,6 +247,7 @@ def _differences(residual, fun, scheme, step, limits) -> DifferenceJacobian | No
         eps = fun.eps
         if scheme is None and fun.jac is None:
             scheme, step = fun.derivative, fun.diff_step if step is None else step
+    warn_of_step(step, scheme)
     if scheme is None:
         return None
     bounds = None

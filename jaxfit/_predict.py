@@ -10,7 +10,8 @@ import numpy as np
 
 from ._buckets import bucket, pad_rows
 from ._capture import captured
-from ._data import real_array
+from ._data import read_x
+from ._from_numpy import HostFunction
 from ._function import Function
 from ._rows import same_but_for_length, why_not_rowwise
 from ._scipy_model import Inputs, ScipyModel
@@ -35,10 +36,11 @@ def is_paddable(fn: Any, inputs: Inputs, params: Any, num_rows: int) -> bool:
     if key not in _PADDABLE:
         if len(_PADDABLE) >= 4096:
             _PADDABLE.pop(next(iter(_PADDABLE)))
-        lengths = num_rows, bucket(num_rows)
+        # Data that fill their bucket may yet be predicted from at other lengths.
+        lengths = num_rows, max(bucket(num_rows), num_rows + 1)
         reason, short = _traced(fn, inputs, params, num_rows, num_rows)
         result = reason is None
-        if result and lengths[0] != lengths[1]:
+        if result:
             reason, long = _traced(fn, inputs, params, *lengths)
             result = reason is None and same_but_for_length(short, long, lengths)
         _PADDABLE[key] = result
@@ -90,19 +92,20 @@ class Predictor:
         return self._evaluate(_slopes, xdata)
 
     def _evaluate(self, fn: Any, xdata: Any) -> Any:
-        dtype = self.params.dtype
-        x = xdata
-        if isinstance(xdata, list | tuple) or hasattr(xdata, "__array__"):
-            x = real_array(xdata, "x", dtype)
-        rows = np.moveaxis(x, -1, 0) if self.model.rows_last else x
-        m = None
-        if self.rowwise and isinstance(rows, np.ndarray) and rows.ndim:
-            m = len(rows)
-            if m == 0:
-                raise ValueError("`x` is empty: there is nothing to predict.")
-            rows = pad_rows(rows, bucket(m))
-        with precision(dtype):
-            out = jax.device_get(fn(self.model, Inputs(rows, self.params)))
+        dtype, model, m = self.params.dtype, self.model, None
+        x = read_x(xdata, "x", dtype)
+        rows = np.moveaxis(x, -1, 0) if model.rows_last else x
+        with precision(dtype), contextlib.ExitStack() as stack:
+            if isinstance(model.fn.wrapped, HostFunction):
+                stack.enter_context(model.fn.wrapped.fit(x, *self.params))
+            elif self.rowwise and isinstance(rows, np.ndarray) and rows.ndim:
+                if len(rows) == 0:
+                    raise ValueError("`x` is empty: there is nothing to predict.")
+                free = self.params[list(model.free)]
+                if is_paddable(model, Inputs(rows, self.params), free, len(rows)):
+                    m = len(rows)
+                    rows = pad_rows(rows, bucket(m))
+            out = jax.device_get(fn(model, Inputs(rows, self.params)))
         return out if m is None else jax.tree.map(lambda a: a[:m], out)
 
 

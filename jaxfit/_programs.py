@@ -1,6 +1,7 @@
 """Compiled programs of one function, and the time that each call spends on what."""
 
 import math
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ class Programs:
 
     def __init__(self, fn: Callable[..., tuple[Any, Any]]):
         self._form: Any = None  # of what is wanted, as of the last trace
+        self._lock = threading.Lock()
 
         def packed(leaves, treedef):
             kept, wanted = fn(*jax.tree.unflatten(treedef, leaves))
@@ -44,15 +46,16 @@ class Programs:
         shapes = tuple((np.shape(a), getattr(a, "dtype", type(a))) for a in leaves)
         key = treedef, shapes, jax.config.read("jax_enable_x64")
         start = time.perf_counter()
-        if key not in self._known:
-            self._jit.lower(leaves, treedef).compile()
-            if len(self._known) >= 4096:
-                self._known.pop(next(iter(self._known)))
-            self._known[key] = self._form
+        compiled = 0.0
+        known = self._known.get(key)
+        if known is None:
+            with self._lock:  # a trace tells its form by an attribute
+                self._jit.lower(leaves, treedef).compile()
+                known = self._known[key] = self._form
+            if len(self._known) > 4096:
+                self._known.pop(next(iter(self._known)), None)
             compiled = time.perf_counter() - start
-        else:
-            compiled = 0.0
-        form, parts = self._known[key]
+        form, parts = known
         kept, vector = self._jit(leaves, treedef)
         vector = np.asarray(vector)
         wanted, i = [], 0

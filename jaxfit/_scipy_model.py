@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from ._explain import explained
 from ._function import Function
 from ._types import Vector
 
@@ -36,7 +37,8 @@ class ScipyModel(eqx.Module):
     capture: Hashable = eqx.field(static=True)
 
     def __call__(self, inputs: Inputs, params: Vector) -> Any:
-        return self.fn(*self.arguments(inputs, params))
+        with explained("f"):
+            return self.fn(*self.arguments(inputs, params))
 
     def arguments(self, inputs: Inputs, params: Vector) -> tuple:
         """x and every parameter, as the user's function takes them."""
@@ -69,4 +71,6 @@ class ScipyJacobian(eqx.Module):
                 )
             return j[..., free]
 
-        return jax.tree.map(columns, self.jac(*self.model.arguments(inputs, params)))
+        with explained("jac"):
+            j = self.jac(*self.model.arguments(inputs, params))
+        return jax.tree.map(columns, j)

@@ -11,6 +11,8 @@ rules about bounds, sizes and tolerances are kept:
 """
 
 import dataclasses
+import inspect
+import warnings
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -22,6 +24,7 @@ from jaxtyping import Array
 
 from ._capture import captured
 from ._data import real_array
+from ._explain import explained
 from ._function import Function
 from ._loss import LOSSES
 from ._status import Status
@@ -60,7 +63,7 @@ def read_bounds(
     """
     if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
         bounds = bounds.lb, bounds.ub
-    if not isinstance(bounds, list | tuple) or len(bounds) != 2:
+    if not hasattr(bounds, "__len__") or isinstance(bounds, str) or len(bounds) != 2:
         raise ValueError(
             f"`bounds` must contain 2 elements: (lower, upper), got {bounds!r}."
         )
@@ -111,8 +114,31 @@ def check_feasible(
         )
 
 
+def check_f_scale(f_scale: Any) -> None:
+    if not (np.ndim(f_scale) == 0 and 0 < float(f_scale) < np.inf):
+        raise ValueError(f"`f_scale` must be positive and finite, got {f_scale!r}.")
+
+
+def warn_of_step(step: Any, scheme: Any) -> None:
+    """Tell of a step that nothing takes."""
+    if step is not None and scheme is None:
+        warnings.warn(
+            "`diff_step` (or `epsfcn`) has no effect: derivatives are automatic. "
+            "jac='2-point' takes steps.",
+            stacklevel=outside(),
+        )
+
+
+def outside() -> int:
+    """The `stacklevel` by which a warning points to the caller of the library."""
+    level, frame = 0, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "")[:7] == "jaxfit.":
+        level, frame = level + 1, frame.f_back
+    return level
+
+
 def read_x_scale(x_scale: Any, n: int) -> Any:
-    if isinstance(x_scale, str) and x_scale == "jac":
+    if x_scale is None or (isinstance(x_scale, str) and x_scale == "jac"):
         return "jac"
     refusal = ValueError(
         f"`x_scale` must be 'jac' or array_like with positive numbers, got {x_scale!r}."
@@ -229,7 +255,8 @@ class ScipyLoss(eqx.Module):
     capture: Hashable = eqx.field(static=True)
 
     def __call__(self, z: Array) -> Array:
-        value = jnp.asarray(self.fn(z))
+        with explained("loss"):
+            value = jnp.asarray(self.fn(z))
         if value.shape == (3, *z.shape):
             return value[0]
         if value.shape != z.shape:
