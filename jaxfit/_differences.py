@@ -46,7 +46,7 @@ class DifferenceJacobian(eqx.Module):
 
 
 def difference_jacobian(
-    fn: Callable[[Vector], PyTree[Array]],
+    fn: Callable[[Array], PyTree[Array]],
     x: Vector,
     scheme: Scheme,
     rel_step: ArrayLike | None = None,

@@ -157,7 +157,7 @@ class HostFunction:
             j = j.toarray()
         elif hasattr(j, "matmat"):  # a LinearOperator
             j = j.matmat(np.eye(j.shape[1]))
-        return np.asarray(j)
+        return np.atleast_2d(j)
 
     def _shape(self, data, rebuild) -> tuple[int, ...]:
         """The shape of the value: told, known from a call, or found by a trial one."""

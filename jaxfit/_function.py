@@ -46,5 +46,5 @@ class Function(eqx.Module):
         leaves, treedef = self.static
         return eqx.combine(self.arrays, jax.tree.unflatten(treedef, leaves))
 
-    def __call__(self, *args):
-        return self.wrapped(*args)
+    def __call__(self, *args, **kwargs):
+        return self.wrapped(*args, **kwargs)

@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from ._bounds import Bounds
 from ._capture import captured
@@ -156,7 +157,7 @@ class ScipyResidual(eqx.Module):
     capture: Hashable = eqx.field(static=True)
     wide: bool = eqx.field(static=True)
 
-    def __call__(self, x: Vector, data: list) -> Any:
+    def __call__(self, x: Array, data: list) -> Any:  # complex for "cs"
         values = iter(data)
         leaves = [next(values) if a is _DATA else a for a in self.rest]
         args, kwargs = jax.tree.unflatten(self.form, leaves)

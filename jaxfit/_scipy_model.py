@@ -36,11 +36,11 @@ class ScipyModel(eqx.Module):
     rows_last: bool = eqx.field(static=True)
     capture: Hashable = eqx.field(static=True)
 
-    def __call__(self, inputs: Inputs, params: Vector) -> Any:
+    def __call__(self, inputs: Inputs, params: Array) -> Any:
         with explained("f"):
             return self.fn(*self.arguments(inputs, params))
 
-    def arguments(self, inputs: Inputs, params: Vector) -> tuple:
+    def arguments(self, inputs: Inputs, params: Array) -> tuple:
         """x and every parameter, as the user's function takes them."""
         p = inputs.start
         if len(self.free) == p.size:
