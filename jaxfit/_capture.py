@@ -12,6 +12,7 @@ JAX arrays are immutable and objects of other kinds are known by identity. What 
 wrapped in `jax.jit` captured is JAX's to remember, and it does not look twice.
 """
 
+import collections
 import functools
 import hashlib
 import sys
@@ -19,14 +20,17 @@ import types
 from collections.abc import Callable, Hashable
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 
 
-# What these packages hold does not change under a fit.
+# What these packages hold does not change under a fit. Namespaces and the like are of
+# the standard library, but what they hold is their user's.
+_OPEN = {"__main__", "argparse", "collections", "types"}
 _LIBRARIES = frozenset(
     {"jax", "jaxlib", "numpy", "scipy", "equinox", "optax", "jaxtyping", "jaxfit"}
-) | frozenset(sys.stdlib_module_names) - {"__main__"}
+) | (frozenset(sys.stdlib_module_names) - _OPEN)
 
 
 class _Same:
@@ -45,8 +49,49 @@ class _Same:
 
 
 def captured(fn: Callable) -> Hashable:
-    """Equal to an earlier value only if nothing that `fn` captures has changed."""
-    return _value(fn, set())
+    """Equal to an earlier value only if nothing that `fn` captures has changed.
+
+    Arrays among the leaves of a PyTree (of an equinox Module, say) are no part of it:
+    they are data of the program.
+    """
+    if isinstance(fn, types.FunctionType):
+        return _value(fn, set())
+    arrays, rest = eqx.partition(fn, lambda a: isinstance(a, jax.Array | np.ndarray))
+    del arrays
+    leaves, treedef = jax.tree.flatten(rest)
+    seen: set[int] = set()
+    values = tuple(_value(leaf, seen) for leaf in leaves)
+    return treedef, values, _value(type(fn), seen)
+
+
+def check_capture(fn: Callable, capture: Hashable, name: str) -> None:
+    """Refuse to trace a function that has changed since `capture` was made.
+
+    **Raises:** `ValueError`: a result cannot evaluate a model that is no longer so.
+    """
+    if captured(fn) != capture:
+        raise ValueError(
+            f"`{name}` has changed since the fit: a global, an attribute or something "
+            "else that it captures has another value now. Fit again, or pass such "
+            "values as parameters or as part of x."
+        )
+
+
+def interned(fn: Callable) -> tuple[Callable, Hashable]:
+    """A function that does the same as `fn`, always the same one, and its capture.
+
+    A lambda written in a loop is a new object each time round, with the same code: its
+    program is compiled once.
+    """
+    capture = captured(fn)
+    if isinstance(fn, types.FunctionType):
+        if len(_FUNCTIONS) > 1024:
+            _FUNCTIONS.clear()
+        fn = _FUNCTIONS.setdefault(capture, fn)
+    return fn, capture
+
+
+_FUNCTIONS: dict[Hashable, types.FunctionType] = {}
 
 
 def _value(thing: Any, seen: set[int]) -> Hashable:
@@ -56,7 +101,7 @@ def _value(thing: Any, seen: set[int]) -> Hashable:
         return float, thing.hex()  # equal for equal NaN, different for 0 and -0
     if isinstance(thing, np.ndarray | np.generic):
         if thing.dtype.hasobject:
-            return _value(thing.tolist(), seen)
+            return tuple(_value(item, seen) for item in thing.flat)
         content = np.ascontiguousarray(thing).tobytes()
         return thing.shape, thing.dtype.str, hashlib.blake2b(content).digest()
     if isinstance(thing, jax.Array) or id(thing) in seen:
@@ -66,25 +111,42 @@ def _value(thing: Any, seen: set[int]) -> Hashable:
         return _function(thing, seen)
     if isinstance(thing, types.MethodType):
         return _value(thing.__func__, seen), _value(thing.__self__, seen)
+    if isinstance(thing, staticmethod | classmethod):
+        return _value(thing.__func__, seen)
+    if isinstance(thing, property):
+        return _value(thing.fget, seen)
     if isinstance(thing, functools.partial):
         parts = (thing.func, thing.args, thing.keywords)
         return tuple(_value(part, seen) for part in parts)
     if isinstance(thing, dict):
-        return dict, tuple((_key(k), _value(v, seen)) for k, v in thing.items())
-    if isinstance(thing, list | tuple):
+        return dict, _items(thing, seen)
+    if isinstance(thing, list | tuple | collections.deque):
         return thing.__class__, tuple(_value(item, seen) for item in thing)
+    if isinstance(thing, set | frozenset):
+        return set, frozenset(_value(item, seen) for item in thing)
     if _package(thing) in _LIBRARIES or isinstance(thing, types.ModuleType):
         return _Same(thing)
     if isinstance(thing, type):
-        members = {k: v for k, v in vars(thing).items() if k[:2] != "__"}
-        return _Same(thing), _value(members, seen)
+        own = [base for base in thing.__mro__ if _package(base) not in _LIBRARIES]
+        return _Same(thing), tuple(_items(_members(base), seen) for base in own)
     attributes = {**getattr(thing, "__dict__", {})}
     for base in type(thing).__mro__:
         slots = base.__dict__.get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
             if hasattr(thing, name):
                 attributes[name] = getattr(thing, name)
-    return _Same(thing), _value(attributes, seen), _value(type(thing), seen)
+    return _Same(thing), _items(attributes, seen), _value(type(thing), seen)
+
+
+def _items(things: dict[Any, Any], seen: set[int]) -> Hashable:
+    # No `_value` of what was made here: `seen` knows objects by their address, and the
+    # next one made might have the same.
+    return tuple((_key(k), _value(v, seen)) for k, v in things.items())
+
+
+def _members(cls: type) -> dict[str, Any]:
+    """Attributes of a class and, of its special methods, `__call__`."""
+    return {k: v for k, v in vars(cls).items() if k[:2] != "__" or k == "__call__"}
 
 
 def _function(fn: types.FunctionType, seen: set[int]) -> Hashable:
@@ -102,17 +164,23 @@ def _function(fn: types.FunctionType, seen: set[int]) -> Hashable:
     ]
     if fn.__module__ is not None and fn.__module__.split(".")[0] not in _LIBRARIES:
         names = _names(fn.__code__)
-        for name in names:
-            if name not in fn.__globals__:
-                continue
-            value = fn.__globals__[name]
-            if isinstance(value, types.ModuleType):
-                if _package(value) not in _LIBRARIES:
-                    # `module.number`: the attribute's name is among the code's names.
-                    inside = {k: vars(value)[k] for k in names if k in vars(value)}
-                    parts.append((name, _value(inside, seen)))
-            else:
-                parts.append((name, _value(value, seen)))
+        parts.append(_named(fn.__globals__, names, seen))
+    return tuple(parts)
+
+
+def _named(space: dict[str, Any], names: tuple[str, ...], seen: set[int]) -> Hashable:
+    """What the names stand for in a module, and in modules that they name there."""
+    parts = []
+    for name in names:
+        if name not in space:
+            continue
+        value = space[name]
+        if not isinstance(value, types.ModuleType):
+            parts.append((name, _value(value, seen)))
+        elif _package(value) not in _LIBRARIES and id(value) not in seen:
+            # `module.number`: the attribute's name is among the code's names.
+            seen.add(id(value))
+            parts.append((name, _named(vars(value), names, seen)))
     return tuple(parts)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ._bounds import Bounds
 from ._buckets import bucket
-from ._capture import captured
+from ._capture import interned
 from ._curve_options import solver_of
 from ._curve_program import Given, Outcome, fit, guessed, outcome_of, problem_of
 from ._curve_program import residual as residual_of
@@ -20,7 +20,8 @@ from ._differences import DifferenceJacobian
 from ._from_numpy import HostFunction
 from ._function import Function
 from ._guess import beginnings, candidates, sizes
-from ._predict import Predictor, is_paddable
+from ._paddable import is_paddable
+from ._predict import Predictor
 from ._programs import Timing
 from ._report import Watching, observed
 from ._result import Solution
@@ -41,15 +42,15 @@ class Call:
         start: Start,
         data: Data,
     ):
+        f, capture = interned(f)
         self.f, self.jac, self.options, self.method = f, jac, options, method
         self.start, self.p0 = start, start.p0
         self.free = list(start.free)
-        self.model = by_identity(_model, f, start.free, data.rows_last, captured(f))
+        self.model = by_identity(_model, f, start.free, data.rows_last, capture)
         self.jacobian: Any = None
         if callable(jac):
-            self.jacobian = ScipyJacobian(
-                self.model, Function(jac, "jac"), captured(jac)
-            )
+            jac, capture = interned(jac)
+            self.jacobian = ScipyJacobian(self.model, Function(jac, "jac"), capture)
         self.rowwise = self._is_rowwise(data)
         self.num_rows, self.num_data = data.num_rows, data.count
         rows = data.num_rows if self.rowwise else None

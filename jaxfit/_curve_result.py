@@ -32,32 +32,19 @@ def result_of(
     where no minimum was found.
     """
     status, nfev, njev, nit = outcome.counts.tolist()
-    ways = outcome.directions
-    free, names, n = list(call.start.free), call.start.names, call.p0.size
-    if status == Status.NONFINITE_START and nan_policy != "propagate":
+    hopeless = status == Status.NONFINITE_START
+    if hopeless and nan_policy != "propagate":
         raise ValueError(_where_not_finite(call))
+    free, names, n = list(call.start.free), call.start.names, call.p0.size
     popt, fixed = call.p0.copy(), np.ones(n, bool)
-    popt[free], fixed[free] = outcome.params, False
-    if status == Status.NONFINITE_START:
-        popt[free] = np.nan
-    num_data = call.num_data
-    dof = num_data - len(free)
-    cost = float(outcome.cost)
-    scale = 1.0
-    if not absolute_sigma:
-        scale = 2 * cost / dof if dof > 0 else np.nan
-    # An infinite variance where not determined, NaN covariances.
-    some = ways.determined.T @ ways.determined * scale
-    some[ways.lost], some[:, ways.lost] = np.nan, np.nan
-    some[ways.lost, ways.lost] = np.inf
-    covariance = np.zeros((n, n), call.p0.dtype)
-    covariance[np.ix_(free, free)] = some
-    lost = tuple(names[free[i]] for i in np.flatnonzero(ways.lost))
-    bad = bool(lost) or (not dof > 0 and not absolute_sigma)
-    pcov = np.full((n, n), np.inf, call.p0.dtype) if bad else covariance
-    if status == Status.NONFINITE_START:
-        covariance = pcov = np.full((n, n), np.nan, call.p0.dtype)
-        bad = False
+    popt[free], fixed[free] = np.nan if hopeless else outcome.params, False
+    dof = call.num_data - len(free)
+    covariance = _covariance(call, outcome, dof, absolute_sigma)
+    lost = tuple(names[free[i]] for i in np.flatnonzero(outcome.directions.lost))
+    bad = bool(lost) or (dof <= 0 and not absolute_sigma)
+    pcov = np.full_like(covariance, np.inf) if bad else covariance
+    if hopeless:
+        covariance = pcov = np.full_like(covariance, np.nan)
     everything = np.zeros(n, int)
     everything[free] = outcome.active_mask
     says = message(outcome.counts, call.options.get("max_nfev"))
@@ -71,9 +58,9 @@ def result_of(
         "fixed": fixed,
         "active_mask": everything,
         "absolute_sigma": bool(absolute_sigma),
-        "num_data": num_data,
+        "num_data": call.num_data,
         "dof": dof,
-        "cost": cost,
+        "cost": float(outcome.cost),
         "optimality": float(outcome.optimality),
         "status": status,
         "message": says,
@@ -82,21 +69,37 @@ def result_of(
         "nit": nit,
         "compile_time": timing.compile_time,
         "run_time": timing.run_time,
-        "root": ways.determined,
-        "null": ways.null,
-        "unit": ways.unit,
+        "root": outcome.directions.determined,
+        "null": outcome.directions.null,
+        "unit": outcome.directions.unit,
         "rows_last": call.model.rows_last,
     }
     parts = {"solution": solution, "predictor": call.predictor(popt), **call.original()}
     result = CurveFitResult(numbers, **parts)
-    if status <= 0 and status not in (Status.STOPPED, Status.NONFINITE_START):
+    if status <= 0 and status != Status.STOPPED and not hopeless:
         raise FitError(f"Optimal parameters not found: {says}", result)
-    if bad:
+    if bad and not hopeless:
         _warn_of_covariance(lost)
     if full_output:
         full = (_infodict(result, call.method), says, status)
         result = CurveFitResult(numbers, full, **parts)
     return result
+
+
+def _covariance(
+    call: Call, outcome: Outcome, dof: int, absolute_sigma: bool
+) -> np.ndarray:
+    """Of all parameters: infinite variances where not determined, 0 where fixed."""
+    ways, scale = outcome.directions, 1.0
+    if not absolute_sigma:
+        scale = 2 * float(outcome.cost) / dof if dof > 0 else np.nan
+    some = ways.determined.T @ ways.determined * scale
+    some[ways.lost], some[:, ways.lost] = np.nan, np.nan
+    some[ways.lost, ways.lost] = np.inf
+    n, free = call.p0.size, list(call.start.free)
+    covariance = np.zeros((n, n), call.p0.dtype)
+    covariance[np.ix_(free, free)] = some
+    return covariance
 
 
 def _infodict(result: CurveFitResult, method: str) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def difference_jacobian(
     bounds: Bounds | None = None,
     eps: float | None = None,
 ) -> PyTree[Float[Array, "... n"]]:
-    """The Jacobian of `fn` at x, one column after the other, in the structure of fn(x).
+    """The Jacobian of `fn` at x, in the structure of fn(x).
 
     `rel_step` is a step relative to |x| (a number or one for each parameter) and `eps`
     the relative error of the values of `fn`, that of x's dtype if None.
@@ -118,6 +118,5 @@ def difference_jacobian(
 
 
 def _columns(column, *per_parameter):
-    # One after the other: a host function is called in turn, and memory stays at one.
-    columns = jax.lax.map(lambda args: column(*args), per_parameter)
-    return jax.tree.map(lambda rows: jnp.moveaxis(rows, 0, -1), columns)
+    # All at once: a host function is called back once for all of them.
+    return jax.vmap(column, out_axes=-1)(*per_parameter)

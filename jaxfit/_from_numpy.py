@@ -59,16 +59,19 @@ class HostFunction:
             kind = np.dtype(jnp.result_type(float, *data))
             forms = [(a.shape, np.dtype(a.dtype)) for a in data]
 
-            def host(*words):
-                arrays = map(_from_words, words, forms)
+            def host(words):
+                words = np.asarray(words)
+                if words.ndim > 1:  # a batch, in one callback
+                    return np.stack([host(row) for row in words])
+                arrays = _from_words(words, forms)
                 value = self._guarded(of, shape, *rebuild([a[()] for a in arrays]))
                 return np.ravel(value.astype(kind)).view(np.uint32)
 
             size = int(np.prod(shape)) * kind.itemsize // 4
             result = jax.ShapeDtypeStruct((size,), np.uint32)
-            words = jax.pure_callback(
-                host, result, *map(_to_words, data), vmap_method="sequential"
-            )
+            # One operand: each by itself would cost 30 us more.
+            words = jnp.concatenate([_to_words(a) for a in data])
+            words = jax.pure_callback(host, result, words, vmap_method="broadcast_all")
             return _numbers(words, shape, kind)
 
         # What is perturbed is the parameters; J is formed whole, so that the rule is
@@ -245,11 +248,16 @@ def _to_words(a: jax.Array) -> jax.Array:
     return jnp.ravel(jax.lax.bitcast_convert_type(a, jnp.uint32))
 
 
-def _from_words(words: jax.Array, form: tuple[tuple[int, ...], np.dtype]) -> np.ndarray:
-    """The array, on the host."""
-    shape, dtype = form
-    wire = dtype if dtype.itemsize >= 4 else np.dtype(np.int32)
-    return np.asarray(words).view(wire).astype(dtype, copy=False).reshape(shape)
+def _from_words(words: np.ndarray, forms: list) -> list[np.ndarray]:
+    """The arrays, of the given shapes and dtypes, on the host."""
+    arrays, start = [], 0
+    for shape, dtype in forms:
+        wire = dtype if dtype.itemsize >= 4 else np.dtype(np.int32)
+        end = start + int(np.prod(shape)) * wire.itemsize // 4
+        part = words[start:end].view(wire)
+        arrays.append(part.astype(dtype, copy=False).reshape(shape))
+        start = end
+    return arrays
 
 
 def _numbers(words: jax.Array, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:

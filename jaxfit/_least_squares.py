@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ._bounds import Bounds
-from ._capture import captured
+from ._capture import check_capture, interned
 from ._data import fit_dtype, real_array
 from ._differences import DifferenceJacobian
 from ._explain import explained
@@ -108,7 +108,8 @@ def least_squares(
             "workers": (workers, "XLA runs on all cores by itself"),
         }
     )
-    fun, watching = unjitted(fun), Watching(verbose, callback, progress)
+    fun, capture = interned(unjitted(fun))
+    watching = Watching(verbose, callback, progress)
     x0, limits = _start(x0, bounds, method)
     dtype, n = x0.dtype, x0.size
     solver = TRF(
@@ -120,15 +121,16 @@ def least_squares(
     loss_of = read_loss(loss, method)
     check_f_scale(f_scale)
     keywords = dict(kwargs or {})
-    residual, data = _residual_of(fun, args, keywords)
+    residual, data = _residual_of(fun, capture, args, keywords)
     given = _Given(x0, limits, data, f_scale)
     with precision(dtype), contextlib.ExitStack() as stack:
         for function in (fun, jac):
             if isinstance(function, HostFunction):
                 stack.enter_context(function.fit(x0, *args, **keywords))
         if callable(jac):
+            function, capture = interned(jac)
             jacobian = dataclasses.replace(
-                residual, fn=Function(jac, "jac"), capture=captured(jac), wide=True
+                residual, fn=Function(function, "jac"), capture=capture, wide=True
             )
         else:
             jacobian = _differences(residual, fun, jac, diff_step, limits)
@@ -140,8 +142,10 @@ def least_squares(
                 "Method 'lm' doesn't work when the number of residuals is less than "
                 f"the number of variables: {kept[1][0].size} and {n}."
             )
-        problem = _problem(residual, loss_of, given)
-    return _result(kept, outcome, timing, problem, max_nfev)
+        if kept[1][1] is None:
+            operator = _operator(_problem(residual, loss_of, given), kept[0])
+            kept = kept[0], (kept[1][0], operator)
+    return _result(kept, outcome, timing, max_nfev)
 
 
 class ScipyResidual(eqx.Module):
@@ -161,7 +165,9 @@ class ScipyResidual(eqx.Module):
         values = iter(data)
         leaves = [next(values) if a is _DATA else a for a in self.rest]
         args, kwargs = jax.tree.unflatten(self.form, leaves)
-        with explained("jac" if self.wide else "fun"):
+        name = "jac" if self.wide else "fun"
+        check_capture(self.fn.wrapped, self.capture, name)
+        with explained(name):
             value = jnp.asarray(self.fn(x, *args, **kwargs))
         if self.wide:
             if value.ndim > 2 or value.shape[-1:] != x.shape:
@@ -201,7 +207,7 @@ _DATA = "data"  # stands for an argument that is data
 
 
 def _residual_of(
-    fun: Callable, args: Sequence[Any], kwargs: dict[str, Any]
+    fun: Callable, capture: Hashable, args: Sequence[Any], kwargs: dict[str, Any]
 ) -> tuple[ScipyResidual, list]:
     """The residual with its arguments taken apart: arrays and floats are data."""
     leaves, form = jax.tree.flatten((tuple(args), kwargs))
@@ -217,7 +223,7 @@ def _residual_of(
             f"and there is {err}: bind it with functools.partial."
         ) from err
     residual = ScipyResidual(
-        Function(fun, "fun"), tuple(rest), form, captured(fun), wide=False
+        Function(fun, "fun"), tuple(rest), form, capture, wide=False
     )
     return residual, data
 
@@ -311,7 +317,7 @@ def _watched(residual, jacobian, solver, loss, given, watching: Watching):
     return (solution, rows), outcome, Timing(0.0, time.perf_counter() - begin)
 
 
-def _result(kept, outcome: _Outcome, timing: Timing, problem, max_nfev) -> Any:
+def _result(kept, outcome: _Outcome, timing: Timing, max_nfev: int | None) -> Any:
     from scipy.optimize import OptimizeResult
 
     solution, (fun, jac) = kept
@@ -327,7 +333,7 @@ def _result(kept, outcome: _Outcome, timing: Timing, problem, max_nfev) -> Any:
         x=outcome.x,
         cost=float(outcome.cost),
         fun=fun,
-        jac=_operator(problem, solution, fun.size) if jac is None else np.asarray(jac),
+        jac=np.asarray(jac) if isinstance(jac, jax.Array) else jac,
         grad=outcome.grad,
         optimality=float(outcome.optimality),
         active_mask=outcome.active_mask,
@@ -343,7 +349,7 @@ def _result(kept, outcome: _Outcome, timing: Timing, problem, max_nfev) -> Any:
     )
 
 
-def _operator(problem: Problem, solution: Solution, m: int) -> Any:
+def _operator(problem: Problem, solution: Solution) -> Any:
     """The Jacobian, never formed, as products with it and with its transpose."""
     from scipy.sparse.linalg import LinearOperator
 
@@ -358,7 +364,7 @@ def _operator(problem: Problem, solution: Solution, m: int) -> Any:
         "matvec": lambda v: product(_matvec, v),
         "rmatvec": lambda v: product(_rmatvec, v),
     }
-    return LinearOperator((m, x.size), dtype=dtype, **products)  # type: ignore
+    return LinearOperator((int(solution.num_rows), x.size), dtype=dtype, **products)  # type: ignore
 
 
 def _scaled(problem: Problem, x: Vector):

@@ -62,7 +62,7 @@ def measures(
     )
 
 
-def quantile(level: float, dof: float | None) -> float:
+def quantile(level: float, dof: int | None) -> float:
     """The half width of the central interval of probability `level`, in deviations.
 
     Student's t with `dof` degrees of freedom, or the normal distribution for None.

@@ -13,7 +13,7 @@ from ._capture import captured
 from ._data import read_x
 from ._from_numpy import HostFunction
 from ._function import Function
-from ._rows import same_but_for_length, why_not_rowwise
+from ._paddable import is_paddable
 from ._scipy_model import Inputs, ScipyModel
 
 
@@ -22,48 +22,6 @@ def precision(dtype: np.dtype) -> contextlib.AbstractContextManager:
     if dtype == np.float64:
         return jax.enable_x64(True)
     return contextlib.nullcontext()
-
-
-def is_paddable(fn: Any, inputs: Inputs, params: Any, num_rows: int) -> bool:
-    """Whether rows added to x change nothing in the value of `fn` at the others.
-
-    Proven by two traces, at the length of the data and at that of their bucket: rows
-    are treated one by one, and the length is nowhere among the values.
-    """
-    leaves, treedef = jax.tree.flatten((fn, inputs, params))
-    shapes = tuple((np.shape(a), np.result_type(a)) for a in leaves)
-    key = treedef, shapes, num_rows, jax.config.read("jax_enable_x64")
-    if key not in _PADDABLE:
-        if len(_PADDABLE) >= 4096:
-            _PADDABLE.pop(next(iter(_PADDABLE)))
-        # Data that fill their bucket may yet be predicted from at other lengths.
-        lengths = num_rows, max(bucket(num_rows), num_rows + 1)
-        reason, short = _traced(fn, inputs, params, num_rows, num_rows)
-        result = reason is None
-        if result:
-            reason, long = _traced(fn, inputs, params, *lengths)
-            result = reason is None and same_but_for_length(short, long, lengths)
-        _PADDABLE[key] = result
-    return _PADDABLE[key]
-
-
-_PADDABLE: dict[Any, bool] = {}
-
-
-def _traced(fn: Any, inputs: Inputs, params: Any, num_rows: int, length: int):
-    """Why `fn` is not row-wise, or None, and its jaxpr at `length` rows."""
-    is_rows, shapes = [], []
-    leaves, treedef = jax.tree.flatten(inputs.x)
-    for leaf in leaves:
-        shape = np.shape(leaf)
-        is_rows.append(len(shape) > 0 and shape[0] == num_rows)
-        shape = (length, *shape[1:]) if is_rows[-1] else shape
-        shapes.append(jax.ShapeDtypeStruct(shape, np.result_type(leaf)))
-    x = jax.tree.unflatten(treedef, shapes)
-    closed = jax.make_jaxpr(
-        lambda x, start, p: jax.tree.leaves(fn(Inputs(x, start), p))
-    )(x, inputs.start, params)
-    return why_not_rowwise(closed.jaxpr, [*is_rows, False, False]), closed.jaxpr
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,7 +39,10 @@ def observed(
     residuals: what a callback is given.
     """
     reporter = _Reporter(watching, np.asarray(problem.params), full, fun)
-    solution = watch(problem, solver, reporter.step)
+    try:
+        solution = watch(problem, solver, reporter.step)
+    finally:
+        reporter.close()
     most = None if solver.max_nfev is None else int(solver.max_nfev)  # type: ignore
     reporter.end(solution, message(solution.counts, most))
     return solution
@@ -72,11 +75,13 @@ class _Reporter:
             self._bar.update()
         return self.callback is not None and self._call(state)
 
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
     def end(self, solution: Solution, message: str) -> None:
         cost, optimality = float(solution.cost), float(solution.optimality)
         self._row(cost, optimality)
-        if self._bar is not None:
-            self._bar.close()
         if self.verbose:
             print(message)
             print(

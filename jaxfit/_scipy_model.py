@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from ._capture import check_capture
 from ._explain import explained
 from ._function import Function
 from ._types import Vector
@@ -37,6 +38,7 @@ class ScipyModel(eqx.Module):
     capture: Hashable = eqx.field(static=True)
 
     def __call__(self, inputs: Inputs, params: Array) -> Any:
+        check_capture(self.fn.wrapped, self.capture, "f")
         with explained("f"):
             return self.fn(*self.arguments(inputs, params))
 
@@ -71,6 +73,7 @@ class ScipyJacobian(eqx.Module):
                 )
             return j[..., free]
 
+        check_capture(self.jac.wrapped, self.capture, "jac")
         with explained("jac"):
             j = self.jac(*self.model.arguments(inputs, params))
         return jax.tree.map(columns, j)

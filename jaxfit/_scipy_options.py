@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ._capture import captured
+from ._capture import interned
 from ._data import real_array
 from ._explain import explained
 from ._function import Function
@@ -276,7 +276,8 @@ def read_loss(loss: Any, method: str) -> NamedLoss | ScipyLoss:
     if method == "lm" and loss != "linear":
         raise ValueError("method='lm' supports only 'linear' loss function.")
     if callable(loss):
-        return ScipyLoss(Function(loss, "loss"), captured(loss))
+        loss, capture = interned(loss)
+        return ScipyLoss(Function(loss, "loss"), capture)
     return NamedLoss(loss)
 
 

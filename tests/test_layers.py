@@ -55,6 +55,7 @@ LAYERS = [
     "_scipy_options",
     "_report",
     "_scipy_model",
+    "_paddable",
     "_predict",
     "_start",
     "_guess",
