@@ -26,7 +26,7 @@ from ._programs import Timing
 from ._report import Watching, observed
 from ._result import Solution
 from ._scipy_model import Inputs, ScipyJacobian, ScipyModel
-from ._scipy_options import read_loss, warn_of_step, with_jacobian
+from ._scipy_options import check_step, read_loss, with_jacobian
 from ._start import Start
 
 
@@ -68,9 +68,10 @@ class Call:
         rows = data.num_rows
         if isinstance(self.f, HostFunction) or rows is None or not data.can_be_padded:
             return False
-        functions = [g for g in (self.model, self.jacobian) if g is not None]
-        inputs, free = Inputs(data.x, self.p0), self.p0[self.free]
-        return all(is_paddable(g, inputs, free, rows) for g in functions)
+        args = Inputs(data.x, self.p0), self.p0[self.free], rows
+        return is_paddable(self.model, *args) and (
+            self.jacobian is None or is_paddable(self.jacobian, *args, ndim=2)
+        )
 
     @property
     def _given(self) -> Given:
@@ -103,7 +104,7 @@ class Call:
             if scheme is None and self.f.jac is None:
                 scheme = self.f.derivative
                 step = self.f.diff_step if step is None else step
-        warn_of_step(step, scheme)
+        check_step(step, scheme, self.p0.size)
         if scheme is None:
             return None
         bounds = None
@@ -112,7 +113,7 @@ class Call:
             bounds = Bounds(lower, upper)
         if step is not None:
             step = np.asarray(step, self.p0.dtype)
-            step = step[self.free] if step.ndim else step
+            step = step[self.free] if step.size > 1 else step
         return DifferenceJacobian(self.model, bounds, step, scheme, eps, argnum=1)
 
     def guess(self) -> None:

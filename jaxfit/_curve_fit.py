@@ -20,6 +20,7 @@ from ._data import Data, NanPolicy, fit_dtype, read_data
 from ._fit_result import CurveFitResult
 from ._predict import precision
 from ._scipy_options import (
+    check_callback,
     check_jac,
     check_method,
     check_verbose,
@@ -116,6 +117,8 @@ class CurveFit:
         jac: Any = None,
         **options: Any,
     ):
+        if not callable(model):
+            raise TypeError(f"`f` must be callable, got {type(model).__name__}.")
         self.model, self.method, self.jac = unjitted(model), method, jac
         self.options = read_options(options)
         self.signature = by_identity(signature_of, self.model)
@@ -123,6 +126,7 @@ class CurveFit:
             check_method(method)
         check_jac(jac)
         check_verbose(self.options.get("verbose", 0))
+        check_callback(self.options.get("callback"))
         loss = self.options.get("loss", "linear")
         self._robust = loss != "linear"
         read_loss(loss, method or "trf")

@@ -19,6 +19,10 @@ from ._trf import TRF
 
 # Keywords of a call that are about its data, and those about the method.
 CALL_ONLY = ("fixed", "clip_p0")
+_ARGUMENTS = (
+    *("f", "xdata", "ydata", "p0", "sigma", "absolute_sigma", "check_finite", "bounds"),
+    *("method", "jac", "full_output", "nan_policy", *CALL_ONLY),
+)
 _OPTIONS = frozenset(
     """
     args callback col_deriv diag diff_step epsfcn f_scale factor ftol gtol jac_sparsity
@@ -29,7 +33,7 @@ _OPTIONS = frozenset(
 
 def read_options(options: dict[str, Any]) -> dict[str, Any]:
     """leastsq's names in those of least_squares; what there is not, refused."""
-    refuse_unknown(options, _OPTIONS, "curve_fit")
+    refuse_unknown(options, _OPTIONS, "curve_fit", also=_ARGUMENTS)
     if "args" in options:
         raise ValueError(
             "'args' is not a supported keyword argument: bind them with "

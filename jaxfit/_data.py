@@ -278,11 +278,16 @@ def _check_covariance(sigma: np.ndarray, mask) -> np.ndarray:
             f"`sigma` must be symmetric, got {used[i, j]} at {(i, j)} and {used[j, i]} "
             f"at {(j, i)}: it is the covariance matrix of `ydata`."
         )
+    refusal = ValueError(
+        "`sigma` must be positive definite. The smallest eigenvalue of this covariance "
+        f"matrix is {np.linalg.eigvalsh(used)[0]:.3g}."
+    )
     try:
-        np.linalg.cholesky(used)
+        lower = np.linalg.cholesky(used)
     except np.linalg.LinAlgError as err:
-        raise ValueError(
-            "`sigma` must be positive definite. The smallest eigenvalue of this "
-            f"covariance matrix is {np.linalg.eigvalsh(used)[0]:.3g}."
-        ) from err
+        raise refusal from err
+    # What is left of a variance once the data before it are known: rounding, if less.
+    left = lower.diagonal() ** 2 / used.diagonal()
+    if left.min() < len(used) * np.finfo(sigma.dtype).eps:
+        raise refusal
     return sigma

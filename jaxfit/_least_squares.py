@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from ._bounds import Bounds
 from ._capture import check_capture, interned
+from ._check import is_concrete
 from ._data import fit_dtype, real_array
 from ._differences import DifferenceJacobian
 from ._explain import explained
@@ -28,10 +29,12 @@ from ._result import Solution
 from ._scipy_options import (
     JAC_SPARSITY,
     NamedLoss,
+    check_callback,
     check_f_scale,
     check_feasible,
     check_jac,
     check_method,
+    check_step,
     check_verbose,
     message,
     read_bounds,
@@ -42,7 +45,6 @@ from ._scipy_options import (
     read_x_scale,
     refuse_given,
     unjitted,
-    warn_of_step,
     with_jacobian,
 )
 from ._solve import solve
@@ -69,7 +71,7 @@ def least_squares(
     jac_sparsity: Any = None,
     max_nfev: int | None = None,
     verbose: int = 0,
-    args: Sequence[Any] = (),
+    args: Any = (),
     kwargs: Mapping[str, Any] | None = None,
     callback: Callable | None = None,
     workers: Any = None,
@@ -102,6 +104,7 @@ def least_squares(
     check_method(method)
     check_jac(jac)
     check_verbose(verbose)
+    check_callback(callback)
     refuse_given(
         {
             "jac_sparsity": (jac_sparsity, JAC_SPARSITY),
@@ -120,6 +123,7 @@ def least_squares(
     )
     loss_of = read_loss(loss, method)
     check_f_scale(f_scale)
+    args = tuple(args) if isinstance(args, tuple | list) else (args,)
     keywords = dict(kwargs or {})
     residual, data = _residual_of(fun, capture, args, keywords)
     given = _Given(x0, limits, data, f_scale)
@@ -133,7 +137,7 @@ def least_squares(
                 residual, fn=Function(function, "jac"), capture=capture, wide=True
             )
         else:
-            jacobian = _differences(residual, fun, jac, diff_step, limits)
+            jacobian = _differences(residual, fun, jac, diff_step, limits, n)
         call = residual, jacobian, solver, loss_of, given
         done = _watched(*call, watching) if watching.wanted else _fit(*call)
         kept, outcome, timing = done
@@ -207,10 +211,15 @@ _DATA = "data"  # stands for an argument that is data
 
 
 def _residual_of(
-    fun: Callable, capture: Hashable, args: Sequence[Any], kwargs: dict[str, Any]
+    fun: Callable, capture: Hashable, args: tuple, kwargs: dict[str, Any]
 ) -> tuple[ScipyResidual, list]:
     """The residual with its arguments taken apart: arrays and floats are data."""
-    leaves, form = jax.tree.flatten((tuple(args), kwargs))
+    leaves, form = jax.tree.flatten((args, kwargs))
+    if not is_concrete(leaves):
+        raise TypeError(
+            "`args` is traced by JAX, and this function works on the host: inside jit, "
+            "vmap or grad call jaxfit.solve(jaxfit.Problem(...))."
+        )
     kinds = jax.Array | np.ndarray | np.generic | float
     is_data = [isinstance(leaf, kinds) for leaf in leaves]
     data = [leaf for leaf, d in zip(leaves, is_data, strict=True) if d]
@@ -247,14 +256,14 @@ def _start(x0: Any, bounds: Any, method: str):
     return x0, limits
 
 
-def _differences(residual, fun, scheme, step, limits) -> DifferenceJacobian | None:
+def _differences(residual, fun, scheme, step, limits, n) -> DifferenceJacobian | None:
     """Derivatives by differences, where they are asked for or the only way."""
     eps = 0.0
     if isinstance(fun, HostFunction):
         eps = fun.eps
         if scheme is None and fun.jac is None:
             scheme, step = fun.derivative, fun.diff_step if step is None else step
-    warn_of_step(step, scheme)
+    check_step(step, scheme, n)
     if scheme is None:
         return None
     bounds = None
@@ -376,12 +385,12 @@ def _scaled(problem: Problem, x: Vector):
 
 
 @jax.jit
-def _matvec(problem: Problem, x: Vector, v: Vector):
+def _matvec(problem: Problem, x: Vector, v: Array):
     residual, scale = _scaled(problem, x)
     return scale * jax.jvp(residual, (x,), (v,))[1]
 
 
 @jax.jit
-def _rmatvec(problem: Problem, x: Vector, v: Vector):
+def _rmatvec(problem: Problem, x: Vector, v: Array):
     residual, scale = _scaled(problem, x)
     return jax.vjp(residual, x)[1](scale * v)[0]

@@ -15,10 +15,13 @@ from ._rows import same_but_for_length, why_not_rowwise
 from ._scipy_model import Inputs
 
 
-def is_paddable(fn: Any, inputs: Inputs, params: Any, num_rows: int) -> bool:
+def is_paddable(
+    fn: Any, inputs: Inputs, params: Any, num_rows: int, ndim: int = 1
+) -> bool:
     """Whether `fn(inputs, params)`, a model or its Jacobian, allows for more rows.
 
-    Traced at the length of the data and at that of their bucket; remembered.
+    Traced at the length of the data and at that of their bucket; remembered. The value
+    must have `ndim` axes.
     """
     leaves, treedef = jax.tree.flatten((fn, inputs, params))
     shapes = tuple((np.shape(a), np.result_type(a)) for a in leaves)
@@ -29,7 +32,9 @@ def is_paddable(fn: Any, inputs: Inputs, params: Any, num_rows: int) -> bool:
         # Data that fill their bucket may yet be predicted from at other lengths.
         lengths = num_rows, max(bucket(num_rows), num_rows + 1)
         reason, short = _traced(fn, inputs, params, num_rows, num_rows)
-        result = reason is None
+        # Another shape is wrong, and better refused at the length of the data.
+        shapes = [v.aval.shape for v in short.outvars]
+        result = reason is None and all(len(shape) == ndim for shape in shapes)
         if result:
             reason, long = _traced(fn, inputs, params, *lengths)
             result = reason is None and same_but_for_length(short, long, lengths)

@@ -115,12 +115,26 @@ def check_feasible(
 
 
 def check_f_scale(f_scale: Any) -> None:
-    if not (np.ndim(f_scale) == 0 and 0 < float(f_scale) < np.inf):
+    number = isinstance(f_scale, int | float | np.number) or np.shape(f_scale) == ()
+    if isinstance(f_scale, str) or not (number and 0 < float(f_scale) < np.inf):
         raise ValueError(f"`f_scale` must be positive and finite, got {f_scale!r}.")
 
 
-def warn_of_step(step: Any, scheme: Any) -> None:
-    """Tell of a step that nothing takes."""
+def check_callback(callback: Any) -> None:
+    if callback is not None and not callable(callback):
+        raise TypeError(f"`callback` must be callable or None, got {callback!r}.")
+
+
+def check_step(step: Any, scheme: Any, n: int) -> None:
+    """Refuse steps that are none, and tell of one that nothing takes."""
+    if step is not None:
+        steps = real_array(step, "diff_step", np.dtype(float))
+        if steps.shape not in ((), (1,), (n,)):
+            raise ValueError(
+                f"`diff_step` must be one number or {n}, got shape {steps.shape}."
+            )
+        if not (np.isfinite(steps) & (steps != 0)).all():
+            raise ValueError(f"`diff_step` must be finite and not 0, got {step!r}.")
     if step is not None and scheme is None:
         warnings.warn(
             "`diff_step` (or `epsfcn`) has no effect: derivatives are automatic. "
@@ -166,9 +180,11 @@ def read_tolerances(
 ) -> dict[str, Any]:
     """SciPy's tolerances as keywords of `TRF`; None means never.
 
-    **Raises:** `ValueError` unless one of them is above the machine epsilon.
+    In single precision none is smaller than its machine epsilon.
+
+    **Raises:** `ValueError` unless one of them is above that of double precision.
     """
-    eps = float(np.finfo(dtype).eps)
+    eps = float(np.finfo(float).eps)
     given: dict[str, float] = {}
     for name, tol in (("ftol", ftol), ("xtol", xtol), ("gtol", gtol)):
         try:
@@ -187,6 +203,8 @@ def read_tolerances(
             "At least one of the tolerances must be higher than machine epsilon "
             f"({eps:.2e})."
         )
+    least = float(np.finfo(dtype).eps)
+    given = {name: max(tol, least) if tol else 0.0 for name, tol in given.items()}
     return {**given, **gradient_tolerance(method, given["gtol"])}
 
 
@@ -221,7 +239,8 @@ def read_linear_solver(tr_solver: Any, tr_options: Any) -> dict[str, Any]:
 def read_max_nfev(max_nfev: Any) -> dict[str, Any]:
     if max_nfev is None:
         return {}
-    if isinstance(max_nfev, bool) or max_nfev != int(max_nfev) or max_nfev <= 0:
+    whole = isinstance(max_nfev, int | float | np.integer) and max_nfev % 1 == 0
+    if isinstance(max_nfev, bool) or not whole or max_nfev <= 0:
         raise ValueError(
             f"`max_nfev` must be None or positive integer, got {max_nfev!r}."
         )

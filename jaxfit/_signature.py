@@ -57,12 +57,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean `{close[0]}`?" if close else ""
 
 
-def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Refuse keywords that are not known, with the nearest one that is."""
+def refuse_unknown(
+    given: Iterable[str], known: Iterable[str], where: str, also: Iterable[str] = ()
+) -> None:
+    """Refuse keywords that are not known, with the nearest one that is.
+
+    Those of `also` are taken elsewhere: they may be meant too.
+    """
     known = sorted(known)
     for name in given:
         if name not in known:
             raise TypeError(
                 f"{where} got an unexpected keyword argument `{name}`."
-                f"{did_you_mean(name, known)} It takes {', '.join(known)}."
+                f"{did_you_mean(name, [*known, *also])} It takes {', '.join(known)}."
             )

@@ -67,6 +67,11 @@ def read_start(
     limits = read_bounds(bounds, n, names, dtype)
     p0 = feasible(limits, n, dtype) if p0 is None else p0.copy()
     held = _held(fixed, p0, names)
+    if limits is not None and isinstance(fixed, Mapping):
+        given = np.isin(names, list(fixed))
+        lower = np.where(given, limits[0], -np.inf)
+        upper = np.where(given, limits[1], np.inf)
+        check_feasible(p0, (lower, upper), names, "fixed")
     if limits is not None:
         lower, upper = limits
         p0 = np.where(~held & (lower == upper), lower, p0)

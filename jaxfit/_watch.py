@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
@@ -37,7 +38,7 @@ def watch(
         if state.closed or (running and np.array_equal(before, state.x)):
             continue
         if on_step(state) and running:
-            stopped = np.asarray(Status.STOPPED, state.status.dtype)
+            stopped = jnp.asarray(Status.STOPPED, state.status.dtype)
             state = dataclasses.replace(state, status=stopped)
     return _close(problem, solver, state)
 

@@ -15,6 +15,7 @@ import functools
 import sys
 import types
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -215,6 +216,7 @@ WAYS = {
     "slot": (slotted, set_attribute(slotted, "value")),
     "partial": (partial, set_item(partial_parts, 0)),
     "jitted by the user": (jax.jit(user_jitted_body), set_global("jitted_gain")),
+    "jitted by equinox": (eqx.filter_jit(user_jitted_body), set_global("jitted_gain")),
 }
 
 
@@ -246,6 +248,7 @@ def test_what_changed_is_seen_and_nothing_else(way, restored):
         "attribute of the class",
         "partial",
         "jitted by the user",
+        "jitted by equinox",
     ],
 )
 def test_a_fit_is_made_with_what_there_is_now(way, restored):
