@@ -53,6 +53,7 @@ class Call:
             self.jacobian = ScipyJacobian(self.model, Function(jac, "jac"), capture)
         self.rowwise = self._is_rowwise(data)
         self.num_rows, self.num_data = data.num_rows, data.count
+        self._has_rows = jax.tree.map(data.is_rows, data.x)
         rows = data.num_rows if self.rowwise else None
         self.data = data.copied() if rows is None else data.padded(bucket(rows))
         self.loss = read_loss(options.get("loss", "linear"), method)
@@ -156,20 +157,22 @@ class Call:
 
     def original(self) -> dict[str, Any]:
         """The data as they were fitted, in the caller's form, without padding."""
-        data, rows = self.data, slice(self.num_rows)
+        data = self.data
+        x, y, sigma, mask = data.x, data.y, data.sigma, data.mask
+        if self.rowwise:
 
-        def cut(leaf):
-            if self.rowwise and np.ndim(leaf) and len(leaf) == len(data.y):
-                return leaf[rows]
-            return leaf
+            def cut(leaf):
+                return leaf[: self.num_rows] if np.ndim(leaf) else leaf
 
-        x, y, sigma = (jax.tree.map(cut, a) for a in (data.x, data.y, data.sigma))
-        used = jax.tree.map(lambda a: np.ones(a.shape, bool), y)
+            x = jax.tree.map(lambda a, r: cut(a) if r else a, x, self._has_rows)
+            y, sigma, mask = (jax.tree.map(cut, a) for a in (y, sigma, mask))
+        if mask is None:
+            mask = jax.tree.map(lambda a: np.ones(a.shape, bool), y)
         return {
             "xdata": np.moveaxis(x, 0, -1) if data.rows_last else x,
             "ydata": y,
             "sigma": sigma,
-            "used": used if data.mask is None else jax.tree.map(cut, data.mask),
+            "used": mask,
         }
 
     def predictor(self, params: np.ndarray) -> Predictor:

@@ -16,7 +16,7 @@ import numpy as np
 from ._curve_call import Call, by_identity
 from ._curve_options import CALL_ONLY, read_options
 from ._curve_result import result_of
-from ._data import Data, NanPolicy, fit_dtype, read_data
+from ._data import Data, fit_dtype, read_data
 from ._fit_result import CurveFitResult
 from ._predict import precision
 from ._scipy_options import (
@@ -37,14 +37,14 @@ def curve_fit(
     ydata: Any,
     p0: Any = None,
     sigma: Any = None,
-    absolute_sigma: bool = False,
+    absolute_sigma: bool | int = False,
     check_finite: bool | None = None,
     bounds: Any = (-np.inf, np.inf),
     method: str | None = None,
     jac: Any = None,
     *,
-    full_output: bool = False,
-    nan_policy: NanPolicy | None = None,
+    full_output: bool | int = False,
+    nan_policy: str | None = None,
     **kwargs: Any,
 ) -> CurveFitResult:
     """Fit `f(x, *params)` to data: `scipy.optimize.curve_fit`, and more.
@@ -137,12 +137,12 @@ class CurveFit:
         ydata: Any,
         p0: Any = None,
         sigma: Any = None,
-        absolute_sigma: bool = False,
+        absolute_sigma: bool | int = False,
         check_finite: bool | None = None,
         bounds: Any = (-np.inf, np.inf),
         *,
-        full_output: bool = False,
-        nan_policy: NanPolicy | None = None,
+        full_output: bool | int = False,
+        nan_policy: str | None = None,
         fixed: Mapping[str, float] | Any = None,
         clip_p0: bool = False,
     ) -> CurveFitResult:
@@ -166,7 +166,9 @@ class CurveFit:
             if start.guess:
                 call.guess()
             done = call.run()
-        return result_of(*done, call, absolute_sigma, full_output, nan_policy)
+        return result_of(
+            *done, call, bool(absolute_sigma), bool(full_output), nan_policy
+        )
 
     def _method(self, start: Start, data: Data) -> str:
         """SciPy's choice of the method, and its rules about it."""

@@ -8,7 +8,6 @@ import numpy as np
 
 from ._curve_call import Call
 from ._curve_program import Outcome
-from ._data import NanPolicy
 from ._fit_result import CurveFitResult, FitError
 from ._linearise import Triangle
 from ._programs import Timing
@@ -24,7 +23,7 @@ def result_of(
     call: Call,
     absolute_sigma: bool,
     full_output: bool,
-    nan_policy: NanPolicy | None,
+    nan_policy: str | None,
 ) -> CurveFitResult:
     """The result, or the error that it is.
 

@@ -8,16 +8,13 @@ so the shapes stay.
 import contextlib
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
 from jax.core import Tracer
 
 from ._buckets import pad_rows
-
-
-NanPolicy = Literal["raise", "omit", "propagate"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,17 +45,18 @@ class Data:
         return (
             self.num_rows is not None
             and (self.sigma is None or np.ndim(self.sigma) < 2)
-            and any(map(self._is_rows, jax.tree.leaves(self.x)))
+            and any(map(self.is_rows, jax.tree.leaves(self.x)))
         )
 
-    def _is_rows(self, leaf) -> bool:
+    def is_rows(self, leaf) -> bool:
+        """Whether an array of x, y, sigma or mask has a row for each datum."""
         return np.ndim(leaf) > 0 and len(leaf) == self.num_rows
 
     def padded(self, length: int) -> "Data":
         """The data with more rows; what was added is not masked yet."""
 
         def pad(leaf):
-            return pad_rows(leaf, length) if self._is_rows(leaf) else leaf
+            return pad_rows(leaf, length) if self.is_rows(leaf) else leaf
 
         return dataclasses.replace(
             self, **{k: jax.tree.map(pad, getattr(self, k)) for k in _ARRAYS}
@@ -91,7 +89,7 @@ def read_data(
     ydata: Any,
     sigma: Any,
     check_finite: bool,
-    nan_policy: NanPolicy | None,
+    nan_policy: str | None,
     dtype: np.dtype,
 ) -> Data:
     """Check the data and bring them into one form.

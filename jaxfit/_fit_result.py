@@ -74,6 +74,9 @@ class CurveFitResult(tuple):
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"a result is not to be changed: cannot set `{name}`.")
 
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a result is not to be changed: cannot delete `{name}`.")
+
     def __getattr__(self, name: str) -> Any:
         if name in Measures.__dataclass_fields__:
             return getattr(self.measures, name)
@@ -205,6 +208,8 @@ class CurveFitResult(tuple):
                     "`sigma` must be given for a prediction at other points: the data "
                     "had a standard deviation each."
                 )
+        if not isinstance(sigma, np.ndarray | np.generic | float | int | list | tuple):
+            raise ValueError(_ONE_ARRAY)
         noise = np.asarray(sigma, float) ** 2
         return self._band(x, level, noise * self._noise_scale())
 
@@ -289,7 +294,7 @@ class CurveFitResult(tuple):
             x = self.xdata
         value, slopes = self._evaluated().slopes(x)
         if not isinstance(value, np.ndarray):
-            raise ValueError("bands are for models whose value is one array.")
+            raise ValueError(_ONE_ARRAY)
         variance = np.sum((slopes @ self.root.T) ** 2, axis=-1) * self._noise_scale()
         # A gradient's share in a null direction, where columns of J are units.
         lost = np.linalg.norm(slopes @ self.null.T, axis=-1)
@@ -300,6 +305,7 @@ class CurveFitResult(tuple):
         return value - half, value + half
 
 
+_ONE_ARRAY = "bands are for models whose value is one array."
 _DATA = ("xdata", "ydata", "sigma", "used")
 
 

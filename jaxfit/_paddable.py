@@ -24,7 +24,7 @@ def is_paddable(
     must have `ndim` axes.
     """
     leaves, treedef = jax.tree.flatten((fn, inputs, params))
-    shapes = tuple((np.shape(a), np.result_type(a)) for a in leaves)
+    shapes = tuple((np.shape(a), getattr(a, "dtype", type(a))) for a in leaves)
     key = treedef, shapes, num_rows, jax.config.read("jax_enable_x64")
     if key not in _PADDABLE:
         if len(_PADDABLE) >= 4096:
@@ -53,7 +53,7 @@ def _traced(fn: Any, inputs: Inputs, params: Any, num_rows: int, length: int):
         shape = np.shape(leaf)
         is_rows.append(len(shape) > 0 and shape[0] == num_rows)
         shape = (length, *shape[1:]) if is_rows[-1] else shape
-        shapes.append(jax.ShapeDtypeStruct(shape, np.result_type(leaf)))
+        shapes.append(jax.ShapeDtypeStruct(shape, np.asarray(leaf).dtype))
     x = jax.tree.unflatten(treedef, shapes)
     closed = jax.make_jaxpr(
         lambda x, start, p: jax.tree.leaves(fn(Inputs(x, start), p))

@@ -281,13 +281,43 @@ def test_a_watched_fit_looks_too(restored):
     entries[1][0] = 1.0
 
 
-def test_a_result_predicts_with_what_the_fit_saw(restored):
-    """Its curve and measures are those of the fit, whatever the model becomes."""
-    result = curve_fit(of_globals, X, Y)
+def test_a_result_never_evaluates_a_model_that_has_changed(restored):
+    """Its curve is that of the fit, or there is none: never that of other values."""
+    result, early = curve_fit(of_globals, X, Y), curve_fit(of_globals, X, Y)
+    np.testing.assert_allclose(early.fitted, Y, rtol=1e-9)
     entries[1][0] = 3.0
-    assert result.chi2 < 1e-20
-    np.testing.assert_allclose(result.fitted, Y, rtol=1e-9)
+    fifty = np.linspace(1.0, 2.0, 50)
+    hundred = np.linspace(1.0, 2.0, 100)
+    for ask, right in (
+        (lambda: result.fitted, Y),
+        (lambda: Y - result.residuals, Y),
+        (lambda: result.predict(fifty), 6 * fifty),
+        (lambda: early.predict(hundred), 6 * hundred),
+        (lambda: early.confidence_band(hundred)[0], 6 * hundred),
+    ):
+        try:
+            value = ask()
+        except ValueError as err:
+            assert "`f` has changed since the fit" in str(err)
+        else:
+            np.testing.assert_allclose(value, right, rtol=1e-9)
+    np.testing.assert_allclose(early.fitted, Y, rtol=1e-9)
+    entries[1][0] = 1.0
     np.testing.assert_allclose(result.predict(X[:7]), Y[:7], rtol=1e-9)
+
+
+def with_an_assertion(x, a):
+    """pytest rewrites this one, and puts its own modules among the globals."""
+    assert x is not None
+    return a * x
+
+
+def test_tools_are_not_looked_into():
+    def size(value):
+        return 1 + sum(map(size, value)) if isinstance(value, tuple) else 1
+
+    assert captured(with_an_assertion) == captured(with_an_assertion)
+    assert size(captured(with_an_assertion)) < 100
 
 
 def test_jacobians_and_losses_are_looked_at(restored):
