@@ -23,6 +23,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+from jax.core import Tracer
 
 
 # What these packages hold does not change under a fit. Namespaces and the like are of
@@ -104,6 +105,12 @@ def _value(thing: Any, seen: set[int]) -> Hashable:
             return tuple(_value(item, seen) for item in thing.flat)
         content = np.ascontiguousarray(thing).tobytes()
         return thing.shape, thing.dtype.str, hashlib.blake2b(content).digest()
+    if isinstance(thing, Tracer):
+        raise TypeError(
+            "the function captures a value that is traced by JAX, and this call works "
+            "on the host: inside jit, vmap or grad call "
+            "jaxfit.solve(jaxfit.curve_problem(...))."
+        )
     if isinstance(thing, jax.Array) or id(thing) in seen:
         return _Same(thing)
     seen.add(id(thing))
@@ -124,10 +131,10 @@ def _value(thing: Any, seen: set[int]) -> Hashable:
         return thing.__class__, tuple(_value(item, seen) for item in thing)
     if isinstance(thing, set | frozenset):
         return set, frozenset(_value(item, seen) for item in thing)
-    if _package(thing) in _LIBRARIES or isinstance(thing, types.ModuleType):
+    if _is_library(_package(thing)) or isinstance(thing, types.ModuleType):
         return _Same(thing)
     if isinstance(thing, type):
-        own = [base for base in thing.__mro__ if _package(base) not in _LIBRARIES]
+        own = [base for base in thing.__mro__ if not _is_library(_package(base))]
         return _Same(thing), tuple(_items(_members(base), seen) for base in own)
     attributes = {**getattr(thing, "__dict__", {})}
     for base in type(thing).__mro__:
@@ -162,7 +169,7 @@ def _function(fn: types.FunctionType, seen: set[int]) -> Hashable:
         _value(fn.__defaults__, seen),
         _value(fn.__kwdefaults__, seen),
     ]
-    if fn.__module__ is not None and fn.__module__.split(".")[0] not in _LIBRARIES:
+    if fn.__module__ is not None and not _is_library(fn.__module__.split(".")[0]):
         names = _names(fn.__code__)
         parts.append(_named(fn.__globals__, names, seen))
     return tuple(parts)
@@ -172,12 +179,12 @@ def _named(space: dict[str, Any], names: tuple[str, ...], seen: set[int]) -> Has
     """What the names stand for in a module, and in modules that they name there."""
     parts = []
     for name in names:
-        if name not in space:
+        if name not in space or name[0] == "@":  # what pytest adds to a test's module
             continue
         value = space[name]
         if not isinstance(value, types.ModuleType):
             parts.append((name, _value(value, seen)))
-        elif _package(value) not in _LIBRARIES and id(value) not in seen:
+        elif not _is_library(_package(value)) and id(value) not in seen:
             # `module.number`: the attribute's name is among the code's names.
             seen.add(id(value))
             parts.append((name, _named(vars(value), names, seen)))
@@ -199,6 +206,15 @@ def _key(key: Any) -> Hashable:
     except TypeError:
         return _Same(key)
     return key
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_library(package: str) -> bool:
+    """Whether a package is a library, by its name or by where it is installed."""
+    if package in _LIBRARIES:
+        return True
+    path = getattr(sys.modules.get(package), "__file__", None) or ""
+    return any(f"{folder}/" in path for folder in ("site-packages", "dist-packages"))
 
 
 def _package(thing: Any) -> str:

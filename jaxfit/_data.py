@@ -141,7 +141,7 @@ def real_array(value: Any, name: str, dtype: np.dtype) -> np.ndarray:
             f"`{name}` must be real, got {array.dtype}: fit real and imaginary parts "
             "as two arrays."
         )
-    if array.dtype.kind in "USOMmV" and array.dtype.kind != "O":
+    if array.dtype.kind in "USMm":
         raise ValueError(f"`{name}` must hold numbers, got {value!r:.60}.")
     try:
         return array.astype(dtype, copy=False)

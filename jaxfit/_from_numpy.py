@@ -30,6 +30,7 @@ class HostFunction:
         self.error: BaseException | None = None  # what the last failing call raised
         self.eps = 0.0  # relative error of the values, from the dtype that came
         self._shapes: dict[Any, tuple[int, ...]] = {}
+        self._fits = 0  # fits of doors under way, in all threads
         self._recent: list[tuple[list[np.ndarray], np.ndarray]] | None = None
         self.__name__ = getattr(fn, "__name__", type(fn).__name__)
         functools.update_wrapper(self, fn, updated=())
@@ -183,15 +184,19 @@ class HostFunction:
         host is raised as it was.
         """
         args, kwargs = jax.tree.map(_host, (args, kwargs))
-        self._recent, self.error = [], None
-        value = self._evaluate(args, kwargs)
-        leaves = jax.tree.leaves((args, kwargs))
-        data = [a for a in leaves if isinstance(a, np.ndarray | float)]
-        self._shapes[tuple(np.shape(a) for a in data)] = value.shape
+        if not self._fits:
+            self._recent, self.error = [], None
+        self._fits += 1
         try:
+            value = self._evaluate(args, kwargs)
+            leaves = jax.tree.leaves((args, kwargs))
+            data = [a for a in leaves if isinstance(a, np.ndarray | float)]
+            self._shapes[tuple(np.shape(a) for a in data)] = value.shape
             yield value
         finally:
-            self._recent = None
+            self._fits -= 1
+            if not self._fits:
+                self._recent = None
         if self.error is not None:
             raise self.error
 

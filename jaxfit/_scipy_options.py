@@ -187,10 +187,9 @@ def read_tolerances(
     eps = float(np.finfo(float).eps)
     given: dict[str, float] = {}
     for name, tol in (("ftol", ftol), ("xtol", xtol), ("gtol", gtol)):
-        try:
-            given[name] = 0.0 if tol is None else float(tol)
-        except (TypeError, ValueError) as err:
-            raise TypeError(f"`{name}` must be a number or None, got {tol!r}.") from err
+        if tol is not None and (isinstance(tol, str) or np.ndim(tol)):
+            raise TypeError(f"`{name}` must be a number or None, got {tol!r}.")
+        given[name] = 0.0 if tol is None else float(tol)
         if not 0 <= given[name] < np.inf:
             raise ValueError(f"`{name}` must be finite and not negative, got {tol!r}.")
         if method == "lm" and given[name] < eps:
@@ -320,9 +319,8 @@ def message(counts: Any, max_nfev: int | None) -> str:
     return Status(status).message
 
 
-_JITTED = type(jax.jit(lambda x: x))
-
-
 def unjitted(fn: Callable) -> Callable:
-    """What the user wrapped in `jax.jit`: its trace would outlive what it captured."""
-    return getattr(fn, "__wrapped__", fn) if isinstance(fn, _JITTED) else fn
+    """What the user wrapped in `jax.jit` or equinox's: a trace outlives changes."""
+    while hasattr(fn, "lower") and hasattr(fn, "__wrapped__"):
+        fn = fn.__wrapped__  # type: ignore[attr-defined]
+    return fn

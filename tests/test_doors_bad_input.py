@@ -400,6 +400,17 @@ def test_a_call_inside_jit_is_told_of_the_kernel(name):
             jax.vmap(lambda y: fit(ydata=y)[0])(jnp.stack([Y, Y]))
 
 
+@pytest.mark.parametrize("door", ["curve_fit", "least_squares"])
+def test_a_model_that_captures_a_tracer_is_told_of_the_kernel(door):
+    def call(weight):
+        if door == "curve_fit":
+            return fit(f=lambda x, a, b: weight * decay(x, a, b)).popt
+        return minimise(fun=lambda p, x, y: weight * residual(p, x, y)).x
+
+    with pytest.raises(TypeError, match=r"traced.*jaxfit\.solve"):
+        jax.jit(call)(2.0)
+
+
 @pytest.mark.parametrize("name", ["x0", "args", "bounds"])
 def test_least_squares_inside_jit_is_told_of_the_kernel(name):
     def call(v):

@@ -13,7 +13,8 @@ What does not pass is named here with the reason, in two lists:
 
 - `ABSENT`: tests of machinery that jaxfit does not have: storage of sparse Jacobians,
   options of SciPy's LSMR, pools of workers. They are skipped.
-- `EXCLUDED`: tests of behaviour that differs on purpose. They run and must fail.
+- `EXCLUDED`: tests of behaviour that differs on purpose. They run and must fail, but
+  for the one in `ROUNDING`, which the last digits decide.
 
 The share that passes is counted in test functions, over all classes and the functions
 of the module, without those of `ABSENT`. A function counts as excluded if any of its
@@ -81,9 +82,10 @@ EXCLUDED = {
     ),
     "TestCurveFit::test_curvefit_omitnan[2]": (
         "Omitted data are masked, not cut, so the rounding differs, and 2-point "
-        "differences with an ill-conditioned sigma magnify it to 1.3e-7 of 1e-7."
+        "differences magnify it to 1.3e-7, where 1e-7 is asked for."
     ),
 }
+ROUNDING = {"TestCurveFit::test_curvefit_omitnan[2]"}
 
 # Tests that compile ten programs and more, a second each.
 _SLOW = """
@@ -141,7 +143,8 @@ def reasons(request):
         if name in ABSENT:
             pytest.skip(ABSENT[name])
         if name in EXCLUDED:
-            mark = pytest.mark.xfail(reason=EXCLUDED[name], strict=True)
+            strict = name not in ROUNDING
+            mark = pytest.mark.xfail(reason=EXCLUDED[name], strict=strict)
             request.applymarker(mark)
 
 
@@ -236,3 +239,12 @@ def test_nan_policies_but_propagate(test, options, monkeypatch):
 
     monkeypatch.setattr(minpack, "curve_fit", refusing)
     getattr(minpack.TestCurveFit(), test)(**options)
+
+
+def test_omitted_data_with_exact_derivatives(monkeypatch):
+    def exact(f, *args, **kwargs):
+        f = jaxfit.from_numpy(f, derivative="cs")
+        return jaxfit.curve_fit(f, *args, **kwargs)
+
+    monkeypatch.setattr(minpack, "curve_fit", exact)
+    minpack.TestCurveFit().test_curvefit_omitnan(sigma_dim=2)
