@@ -78,7 +78,10 @@ def curve_fit(
     estimated, naming the parameters that the data do not determine.
     """
     call = {name: kwargs.pop(name) for name in CALL_ONLY if name in kwargs}
-    fitter = CurveFit(f, method=method, jac=jac, **kwargs)
+    if kwargs:
+        fitter = CurveFit(f, method=method, jac=jac, **kwargs)
+    else:
+        fitter = by_identity(_plain_fitter, f, method, jac)
     return fitter(
         xdata,
         ydata,
@@ -91,6 +94,10 @@ def curve_fit(
         nan_policy=nan_policy,
         **call,
     )
+
+
+def _plain_fitter(f: Callable, method: str | None, jac: Any) -> "CurveFit":
+    return CurveFit(f, method=method, jac=jac)
 
 
 class CurveFit:
