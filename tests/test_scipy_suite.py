@@ -35,8 +35,12 @@ _WHY = "this SciPy was installed without its tests"
 lsq = pytest.importorskip("scipy.optimize.tests.test_least_squares", reason=_WHY)
 minpack = pytest.importorskip("scipy.optimize.tests.test_minpack", reason=_WHY)
 
-# SciPy 1.16 uses helpers of numpy.testing that NumPy 2.4 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:NumPy warning supp:DeprecationWarning")
+# Nearly every test compiles a program of its own. SciPy 1.16 uses helpers of
+# numpy.testing that NumPy 2.4 deprecates.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:NumPy warning supp:DeprecationWarning"),
+]
 
 _SPARSITY = "jac_sparsity is refused: derivatives are dense, or products by lsmr."
 _STORED = "A sparse Jacobian of from_numpy is made dense, so the result's is dense too."
@@ -86,14 +90,6 @@ EXCLUDED = {
     ),
 }
 ROUNDING = {"TestCurveFit::test_curvefit_omitnan[2]"}
-
-# Tests that compile ten programs and more, a second each.
-_SLOW = """
-    test_robustness test_rosenbrock test_rosenbrock_bounds test_rosenbrock_cropped
-    test_bounds_shape test_nan_policy_1d test_nan_policy_2d test_nan_policy_2_3d
-    test_curvefit_omitnan test_curvefit_covariance test_curvefit_simplecovariance
-"""
-SLOW = frozenset(_SLOW.split())
 
 
 @functools.cache
@@ -148,35 +144,18 @@ def reasons(request):
             request.applymarker(mark)
 
 
-def slowed(cls):
-    """The class with its slow tests marked, of which SciPy's own know nothing."""
-    for name in SLOW & set(dir(cls)):
-        test = getattr(cls, name)
-
-        @functools.wraps(test)
-        def marked(self, *args, _test=test, **kwargs):
-            return _test(self, *args, **kwargs)
-
-        setattr(cls, name, pytest.mark.slow(marked))
-    return cls
-
-
-@slowed
 class TestTRF(lsq.TestTRF):
     pass
 
 
-@slowed
 class TestDogbox(lsq.TestDogbox):
     pass
 
 
-@slowed
 class TestLM(lsq.TestLM):
     pass
 
 
-@slowed
 class TestCurveFit(minpack.TestCurveFit):
     pass
 
@@ -202,7 +181,6 @@ def test_nine_tenths_of_scipys_tests_pass():
 # --- What the tests above also ask, without that for which they are named there ------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["trf", "dogbox"])
 @pytest.mark.parametrize("mode", ["sparse", "operator"])
 def test_sparse_jacobians_and_operators_are_taken(mode, method):
@@ -212,7 +190,6 @@ def test_sparse_jacobians_and_operators_are_taken(mode, method):
         np.testing.assert_allclose(res.cost, 0, atol=1e-20)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("jac", ["2-point", "3-point", "cs", "sparse"])
 def test_many_variables_with_bounds(jac):
     p = lsq.BroydenTridiagonal()
