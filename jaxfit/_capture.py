@@ -211,6 +211,8 @@ def _key(key: Any) -> Hashable:
 @functools.lru_cache(maxsize=1024)
 def _is_library(package: str) -> bool:
     """Whether a package is a library, by its name or by where it is installed."""
+    if package in _OPEN:  # a notebook's __main__ lies in site-packages
+        return False
     if package in _LIBRARIES:
         return True
     path = getattr(sys.modules.get(package), "__file__", None) or ""

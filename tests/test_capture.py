@@ -418,3 +418,14 @@ def test_numbers_that_are_equal_but_not_the_same_are_told_apart():
     assert len(set(seen)) == len(seen)
     holder[0] = a[::-1][::-1]
     assert captured(model) == seen[-4]
+
+
+def test_the_main_module_is_the_users_wherever_it_lies(monkeypatch):
+    """Under a launcher (a notebook's, a test runner's) it lies among the packages."""
+    main = types.ModuleType("__main__")
+    main.__file__ = "/usr/lib/python3/site-packages/ipykernel_launcher.py"
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    exec("gain = 1.0\ndef model(x, a):\n    return gain * a * x", vars(main))
+    before = captured(main.model)
+    main.gain = 2.0
+    assert captured(main.model) != before
