@@ -26,7 +26,7 @@ from ._programs import Timing
 from ._report import Watching, observed
 from ._result import Solution
 from ._scipy_model import Inputs, ScipyJacobian, ScipyModel
-from ._scipy_options import check_step, read_loss, with_jacobian
+from ._scipy_options import read_differences, read_loss, with_jacobian
 from ._start import Start
 
 
@@ -99,13 +99,8 @@ class Call:
 
     def _differences(self) -> DifferenceJacobian | None:
         """Derivatives by differences, where they are asked for or the only way."""
-        scheme, step, eps = self.jac, self.options.get("diff_step"), 0.0
-        if isinstance(self.f, HostFunction):
-            eps = self.f.eps
-            if scheme is None and self.f.jac is None:
-                scheme = self.f.derivative
-                step = self.f.diff_step if step is None else step
-        check_step(step, scheme, self.p0.size)
+        step = self.options.get("diff_step")
+        scheme, step, eps = read_differences(self.f, self.jac, step, self.p0.size)
         if scheme is None:
             return None
         bounds = None

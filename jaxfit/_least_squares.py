@@ -34,10 +34,10 @@ from ._scipy_options import (
     check_feasible,
     check_jac,
     check_method,
-    check_step,
     check_verbose,
     message,
     read_bounds,
+    read_differences,
     read_linear_solver,
     read_loss,
     read_max_nfev,
@@ -258,12 +258,7 @@ def _start(x0: Any, bounds: Any, method: str):
 
 def _differences(residual, fun, scheme, step, limits, n) -> DifferenceJacobian | None:
     """Derivatives by differences, where they are asked for or the only way."""
-    eps = 0.0
-    if isinstance(fun, HostFunction):
-        eps = fun.eps
-        if scheme is None and fun.jac is None:
-            scheme, step = fun.derivative, fun.diff_step if step is None else step
-    check_step(step, scheme, n)
+    scheme, step, eps = read_differences(fun, scheme, step, n)
     if scheme is None:
         return None
     bounds = None

@@ -25,6 +25,7 @@ from jaxtyping import Array
 from ._capture import interned
 from ._data import real_array
 from ._explain import explained
+from ._from_numpy import HostFunction
 from ._function import Function
 from ._loss import LOSSES
 from ._status import Status
@@ -141,6 +142,20 @@ def check_step(step: Any, scheme: Any, n: int) -> None:
             "jac='2-point' takes steps.",
             stacklevel=outside(),
         )
+
+
+def read_differences(fn: Callable, jac: Any, step: Any, n: int) -> tuple:
+    """The scheme (None: automatic), its step, and the relative error of the values.
+
+    A host function without a Jacobian has differences for its only way.
+    """
+    eps = 0.0
+    if isinstance(fn, HostFunction):
+        eps = fn.eps
+        if jac is None and fn.jac is None:
+            jac, step = fn.derivative, fn.diff_step if step is None else step
+    check_step(step, jac, n)
+    return jac, step, eps
 
 
 def outside() -> int:
