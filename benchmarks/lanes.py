@@ -32,11 +32,11 @@ SETTINGS = {
 SCIPY = "SciPy curve_fit, loop"
 
 
-def data() -> tuple[np.ndarray, np.ndarray]:
+def data(count: int = LANES) -> tuple[np.ndarray, np.ndarray]:
     """x, and y of shape (lanes, points) of lanes that differ."""
     rng = np.random.default_rng(0)
     x = np.linspace(0.0, 4.0, POINTS)
-    a, b, c = rng.uniform([[1.0], [0.5], [0.0]], [[4.0], [3.0], [1.0]], (3, LANES))
+    a, b, c = rng.uniform([[1.0], [0.5], [0.0]], [[4.0], [3.0], [1.0]], (3, count))
     y = numpy_model(x, a[:, None], b[:, None], c[:, None])
     return x, y + 0.05 * rng.standard_normal(y.shape)
 

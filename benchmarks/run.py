@@ -8,6 +8,7 @@ import argparse
 import importlib.util
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 from _measure import HERE, ROOT, fresh, versions
@@ -20,8 +21,17 @@ NAMES = (
     "one_fit",
     "first_call",
     "lanes",
+    "batch",
+    "batch_decay",
+    "batch_flat",
+    "batch_refill",
+    "batch_memory",
+    "batch_algebra",
     "derivatives",
     "memory",
+    "large",
+    "stream_flat",
+    "strategies",
     "matrix_free",
     "doors",
     "reusable",
@@ -48,19 +58,25 @@ def run(name: str, quick: bool) -> dict[str, Any]:
 
 
 def keep(name: str, result: dict[str, Any]) -> None:
-    """Write the result; a quick one never replaces a full one."""
-    old = load(name)
+    """Write the result; a quick one never replaces a full one.
+
+    What was measured on an accelerator lies in a folder with the device's name.
+    """
+    machine, folder = result["machine"], RESULTS
+    if machine["backend"] != "cpu":
+        folder = RESULTS / machine["device"].replace(" ", "-")
+    old = load(name, folder)
     if result["quick"] and old is not None and not old["quick"]:
-        print(f"{name}: the full result in {RESULTS.name}/ is kept\n")
+        print(f"{name}: the full result in {folder.name}/ is kept\n")
         return
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def load(name: str) -> dict[str, Any] | None:
+def load(name: str, folder: Path = RESULTS) -> dict[str, Any] | None:
     """The kept result, or None."""
-    path = RESULTS / f"{name}.json"
+    path = folder / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else None
 
 
@@ -69,6 +85,11 @@ def page(text: str, results: dict[str, dict[str, Any] | None]) -> str:
     head, rest = text.split(BEGIN)
     _, tail = rest.split(END)
     sections = [as_markdown(name, result) for name, result in results.items()]
+    for path in sorted(RESULTS.glob("*/*.json")):
+        section = as_markdown(path.stem, json.loads(path.read_text()))
+        head_of, rest_of = section.split("\n", 1)
+        device = path.parent.name.replace("-", " ")
+        sections.append(f"{head_of} on {device}\n{rest_of}")
     return "\n\n".join([head + BEGIN, *sections, END + tail])
 
 

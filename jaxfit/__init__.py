@@ -1,8 +1,16 @@
 """jaxfit: bounded nonlinear least squares in pure JAX, a whole fit as one function."""
 
 from . import datasets as datasets
+from ._batch import solve_batch as solve_batch
+from ._batch_result import CurveFitBatchResult as CurveFitBatchResult
+from ._batch_solution import BatchSolution as BatchSolution
+from ._checkpoint import Checkpoint as Checkpoint
+from ._checkpoint import CheckpointError as CheckpointError
 from ._curve_fit import CurveFit as CurveFit
 from ._curve_fit import curve_fit as curve_fit
+from ._curve_fit_batch import curve_fit_batch as curve_fit_batch
+from ._fit_large import LargeFit as LargeFit
+from ._fit_large import fit_large_dataset as fit_large_dataset
 from ._fit_result import CurveFitResult as CurveFitResult
 from ._fit_result import FitError as FitError
 from ._from_numpy import from_numpy as from_numpy
@@ -10,11 +18,22 @@ from ._hessian import hessian as hessian
 from ._least_squares import least_squares as least_squares
 from ._linearise import Gram as Gram
 from ._linearise import Triangle as Triangle
+from ._memory_profiler import MemoryProfiler as MemoryProfiler
+from ._plan import Plan as Plan
+from ._plan import plan as plan
 from ._problem import Problem as Problem
 from ._problem import curve_problem as curve_problem
+from ._reading import ReadError as ReadError
+from ._reading import SourceChangedError as SourceChangedError
 from ._result import Solution as Solution
 from ._solve import solve as solve
+from ._source import ArraySource as ArraySource
+from ._source import Source as Source
+from ._source import TableSource as TableSource
 from ._state import History as History
 from ._state import State as State
 from ._status import Status as Status
+from ._stream import StreamFit as StreamFit
+from ._stream import fit_stream as fit_stream
 from ._trf import TRF as TRF
+from ._warm_up import WarmUp as WarmUp

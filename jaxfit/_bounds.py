@@ -14,6 +14,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+from ._small import every, smallest
 from ._types import Flag, Scalar, Vector
 
 
@@ -24,11 +25,11 @@ class Bounds(eqx.Module):
     upper: Vector
 
     @property
-    def fixed(self) -> Bool[Array, " n"]:
+    def fixed(self) -> Bool[Array, "n ..."]:
         return self.lower == self.upper
 
     def contain(self, x: Vector) -> Flag:
-        return jnp.all((x >= self.lower) & (x <= self.upper))
+        return every((x >= self.lower) & (x <= self.upper))
 
     def coleman_li(self, x: Vector, g: Vector) -> tuple[Vector, Vector]:
         """The vector v and its derivative dv_i/dx_i, which is -1, 0 or 1."""
@@ -56,11 +57,11 @@ class Bounds(eqx.Module):
         c = jnp.where(self.fixed, 1, jnp.where(towards, scale * g * dv, 0))
         return v, dv, d, c
 
-    def stride(self, x: Vector, s: Vector) -> tuple[Scalar, Bool[Array, " n"]]:
+    def stride(self, x: Vector, s: Vector) -> tuple[Scalar, Bool[Array, "n ..."]]:
         """Largest t with x + t s inside the bounds, and the bounds met there."""
         room = jnp.where(s > 0, self.upper - x, self.lower - x)
         strides = jnp.where(s == 0, jnp.inf, room / jnp.where(s == 0, 1, s))
-        stride = jnp.min(strides)
+        stride = smallest(strides)
         return stride, (strides == stride) & jnp.isfinite(strides)
 
     def interior(self, x: Vector, rstep: float = 0.0) -> Vector:
@@ -84,7 +85,7 @@ class Bounds(eqx.Module):
         inside = jnp.clip(x, self.lower + gap(self.lower), self.upper - gap(self.upper))
         return jnp.where(self.fixed, self.lower, inside)
 
-    def active(self, x: Vector, size: Vector) -> Int[Array, " n"]:
+    def active(self, x: Vector, size: Vector) -> Int[Array, "n ..."]:
         """-1 where the lower bound is active at x, 1 where the upper one is, else 0.
 
         Iterates stay strictly inside, so a bound counts as active within eps^0.4

@@ -44,8 +44,17 @@ def check_tolerance(name: str, value: Any) -> None:
 
 
 def is_concrete(tree) -> bool:
-    """Whether all values can be looked at, that is, nothing is being traced."""
-    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
+    """Whether all values can be looked at from here.
+
+    Not while they are traced, nor where other processes hold a part of them.
+    """
+    return all(_is_here(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def _is_here(leaf) -> bool:
+    if isinstance(leaf, Tracer):
+        return False
+    return not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
 
 
 def real_tree(tree, name: str, inexact: bool = False):
@@ -104,7 +113,10 @@ def broadcast_like(prefix, tree, name: str, tree_name: str, keep_scalars: bool =
     xp = np if is_concrete(full) else jnp
 
     def broadcast(path, leaf, like):
-        leaf, shape = xp.asarray(leaf), jnp.shape(like)
+        shape = jnp.shape(like)
+        if isinstance(leaf, jax.Array) and leaf.shape == shape:
+            return leaf  # wherever it is: it may be spread over devices
+        leaf = xp.asarray(leaf)
         if leaf.ndim > len(shape) or any(
             a not in (1, b) for a, b in zip(leaf.shape[::-1], shape[::-1], strict=False)
         ):

@@ -39,9 +39,9 @@ class Factor(eqx.Module):
 class CurveData(eqx.Module):
     """Data of a curve fit; `sigma` is None, in the structure of `y`, or a `Factor`."""
 
-    x: PyTree[Array]
-    y: PyTree[Array]
-    sigma: PyTree[Array] | Factor | None
+    x: PyTree[ArrayLike]
+    y: PyTree[ArrayLike]
+    sigma: PyTree[ArrayLike] | Factor | None
 
     def weigh(self, rows):
         """W times rows in the structure of `y`, with any axes behind those of `y`."""
@@ -184,7 +184,10 @@ def _fill_masked(x, y, sigma, mask):
         ):
             return leaf
         row_ok = first.reshape(first.shape[0], -1).any(axis=1)
-        good = leaf[jnp.argmax(row_ok)]
+        # Not by an index, which rows on several devices do not have.
+        at = jnp.arange(len(row_ok)) == jnp.argmax(row_ok)
+        at = at.reshape((-1,) + (1,) * (leaf.ndim - 1))
+        good = jnp.sum(jnp.where(at, leaf, 0), axis=0)
         safe = jnp.where(jnp.isfinite(good), good, 0)
         rows_bad = ~row_ok.reshape((-1,) + (1,) * (leaf.ndim - 1))
         return jnp.where(rows_bad & ~jnp.isfinite(leaf), safe, leaf)

@@ -9,13 +9,13 @@ import numpy as np
 
 from ._covariance import Directions, directions
 from ._guess import search
-from ._objective import Objective
 from ._problem import Problem, curve_problem
 from ._programs import Programs
 from ._result import Solution
 from ._scipy_model import Inputs, ScipyModel
 from ._scipy_options import NamedLoss, ScipyLoss, with_jacobian
 from ._solve import solve
+from ._spread import objective_of
 from ._trf import TRF
 
 
@@ -90,7 +90,7 @@ def outcome_of(problem: Problem, solver: TRF, solution: Solution) -> Outcome:
         jacobian = None if solver.jacobian is None else solver.jacobian.wrapped
         dense = with_jacobian(TRF(linear_solver="qr"), jacobian)
         x = jnp.asarray(solution.params)
-        lin = Objective.of(problem, x, dense).linearise(x)
+        lin = objective_of(problem, x, dense).linearise(x)
     return Outcome(
         params=solution.params,
         counts=solution.counts,

@@ -78,7 +78,7 @@ def result_of(
     if status <= 0 and status != Status.STOPPED and not hopeless:
         raise FitError(f"Optimal parameters not found: {says}", result)
     if bad and not hopeless:
-        _warn_of_covariance(lost)
+        warn_of_covariance(lost)
     if full_output:
         full = (_infodict(result, call.method), says, status)
         result = CurveFitResult(numbers, full, **parts)
@@ -147,7 +147,8 @@ def _where_not_finite(call: Call) -> str:
     )
 
 
-def _warn_of_covariance(lost: tuple[str, ...]) -> None:
+def warn_of_covariance(lost: tuple[str, ...]) -> None:
+    """SciPy's warning, and why: the names of parameters that are undetermined."""
     from scipy.optimize import OptimizeWarning
 
     why = (

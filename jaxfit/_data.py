@@ -240,7 +240,7 @@ def _sigma(sigma: Any, y: Any, mask: Any, dtype: np.dtype) -> Any:
         return sigma
     sigma = real_array(sigma, "sigma", dtype)
     if sigma.ndim == 2 and sigma.shape == (y.size, y.size) and y.size > 1:
-        return _check_covariance(sigma, mask)
+        return check_covariance(sigma, mask)
     _check_deviations(sigma, y, True if mask is None else mask)
     return sigma.reshape(()) if sigma.size == 1 else sigma
 
@@ -263,7 +263,8 @@ def _check_deviations(sigma: np.ndarray, y: np.ndarray, used) -> None:
         )
 
 
-def _check_covariance(sigma: np.ndarray, mask) -> np.ndarray:
+def check_covariance(sigma: np.ndarray, mask) -> np.ndarray:
+    """`sigma` if it is a covariance of the data used, else a `ValueError`."""
     used = sigma if mask is None else sigma[np.ix_(mask, mask)]
     if not np.isfinite(used).all():
         i, j = (int(k) for k in np.argwhere(~np.isfinite(used))[0])

@@ -17,7 +17,7 @@ from ._summary import summary
 class FitError(RuntimeError):
     """A fit that found no minimum; `result` is how far it came."""
 
-    def __init__(self, message: str, result: "CurveFitResult"):
+    def __init__(self, message: str, result: Any):
         super().__init__(message, result)
         self.result = result
 

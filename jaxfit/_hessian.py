@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from ._check import one_of
-from ._objective import Objective
+from ._mesh import on_auto_axes
 from ._problem import Problem
+from ._spread import objective_of
 from ._trf import TRF
-from ._types import Matrix
+from ._types import Matrix, Vector
 
 
 Kind = Literal["exact", "gauss_newton"]
@@ -43,7 +44,23 @@ def hessian(problem: Problem, params: Any = None, *, kind: str = "exact") -> Mat
     x = ravel_pytree(params)[0].astype(start.dtype)
     if x.shape != start.shape:
         raise ValueError(f"`params` has {x.size} numbers but the problem {start.size}.")
-    objective = Objective.of(problem, x, TRF(linear_solver="gram"))
-    if kind == "gauss_newton":
-        return jax.vmap(objective.linearise(x).product)(jnp.eye(x.size, dtype=x.dtype))
+    at = _exact if kind == "exact" else _gauss_newton
+    return at(problem, TRF(linear_solver="gram"), x)
+
+
+@jax.jit
+@on_auto_axes
+def _exact(
+    problem: Problem, solver: TRF, x: Vector, axes: tuple[str, ...] | None
+) -> Matrix:
+    objective = objective_of(problem, x, solver, axes)
     return jax.hessian(lambda x: objective.cost(x))(x)
+
+
+@jax.jit
+@on_auto_axes
+def _gauss_newton(
+    problem: Problem, solver: TRF, x: Vector, axes: tuple[str, ...] | None
+) -> Matrix:
+    objective = objective_of(problem, x, solver, axes)
+    return jax.vmap(objective.linearise(x).product)(jnp.eye(x.size, dtype=x.dtype))

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from ._bounds import Bounds
 from ._matrix_free import conjugate_gradients
 from ._objective import Objective
+from ._spread import Spread
 from ._state import State
 from ._subproblem import Spectral
 from ._trf import TRF
@@ -33,7 +34,7 @@ from ._types import Vector
 
 @eqx.filter_custom_jvp
 def minimise(
-    objective: Objective, bounds: Bounds | None, x: Vector, solver: TRF
+    objective: Objective | Spread, bounds: Bounds | None, x: Vector, solver: TRF
 ) -> State:
     """The final state of the fit; `state.x` has the derivative described above."""
     blank = objective.blank(x)
@@ -67,7 +68,7 @@ def _minimise_jvp(primals, tangents):
 
 
 def _solution_tangent(
-    objective: Objective,
+    objective: Objective | Spread,
     t_objective,
     bounds: Bounds | None,
     t_bounds,

@@ -24,16 +24,18 @@ from ._linearise import Columns, Gram, Linearisation, Triangle
 from ._loss import Loss
 from ._matrix_free import MatrixFree, Slope
 from ._problem import Problem
-from ._rows import why_not_rowwise
+from ._rows import rows_mixed_by, same_but_for_length
 from ._small import UNROLL
 from ._trf import TRF
 from ._types import Scalar, Vector
 
 
-# A block of this many numbers stays in the second-level cache of a CPU core: a pass
-# over 1e6 points of a 3-parameter model took 3.3 to 3.8 ms at 2^15 to 2^17, and 4 to
-# 10 ms at 2^18.
-_BLOCK_NUMBERS = 2**16
+# A block of this many numbers stays in the second-level cache of a CPU core. A pass
+# over 1e6 points took, in ms at 2^15, 2^16, 2^17 and 2^18 (medians):
+#     3 parameters  4.6   4.7   5.0   5.3
+#     5             10.8  9.9   9.0   8.6
+#     8             24.7  24.1  21.2  19.2
+_BLOCK_NUMBERS = 2**17
 # Data of fewer numbers than this are not cut: they fit the cache as they are.
 _LARGE = 2**18
 
@@ -62,40 +64,37 @@ class Objective(eqx.Module):
     cg_steps: int = eqx.field(static=True)
 
     @staticmethod
-    def of(problem: Problem, x: Vector, solver: TRF) -> "Objective":
+    def of(
+        problem: Problem,
+        x: Vector,
+        solver: TRF,
+        form: Form | None = None,
+        block: int | None = None,
+    ) -> "Objective":
         """Trace the problem's residual at parameters `x` (only shapes matter).
+
+        `block` rows are visited at a time, which must be all of them unless the
+        problem is row-wise. Form and block are chosen here where they are None.
 
         **Raises:** `ValueError` where the residual is empty, does not match the mask or
         cannot be cut into the blocks asked for; `TypeError` where it is not real.
         """
-        _, unravel = ravel_pytree(problem.params)
-
-        def residual(x, rows):
-            r = problem.residual(unravel(x), rows)
-            for leaf in jax.tree.leaves(r):
-                if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-                    raise TypeError(
-                        f"the residual must be real, got {jnp.result_type(leaf)}: "
-                        "return real and imaginary parts as two arrays."
-                    )
-            return ravel_pytree(r)[0].astype(x.dtype)
-
         rows = problem.args
-        program: Any = eqx.filter_closure_convert(residual, x, rows)
+        program, jacobian = _traced(problem, x, solver, rows)
         size = program.out_struct.size
-        if size == 0:
-            raise ValueError("the residual is empty (m = 0): there are no data to fit.")
         mask = None if problem.mask is None else ravel_pytree(problem.mask)[0]
         if mask is not None and mask.size != size:
             raise ValueError(f"`mask` has {mask.size} entries for {size} residuals.")
-        form, block = _plan(solver, size, x.size, program, rows)
-        part, block_program = rows, program
+        if form is None:
+            form = _form(solver, size, x.size)
+        if block is None:
+            programs = program, jacobian
+            block = _block(problem, x, solver, form, programs)
+        block = min(block, size)
+        block_program = program
         if block < size:
             part = _rows(rows, size, 0, block)
-            block_program = eqx.filter_closure_convert(residual, x, part)
-        jacobian = solver.jacobian
-        if jacobian is not None:
-            jacobian = _flat_jacobian(problem, unravel, jacobian, x, part, block)
+            block_program, jacobian = _traced(problem, x, solver, part)
         return Objective(
             residual=program,
             block_residual=block_program,
@@ -143,30 +142,39 @@ class Objective(eqx.Module):
         form = {"qr": Triangle, "gram": Gram}[self.form]
 
         def part(rows, mask):
-            r, jt = self._rows_at(x, rows, mask)
-            cost, r, row_scale = self.loss.robustify(r)
-            if row_scale is not None:
-                jt = jax.tree.map(lambda columns: columns * row_scale, jt)
-            return form.of_rows(cost, r, jt)
+            return form.of_rows(*self.weighted_rows(x, rows, mask))
 
         if self.block == self.size:
             return part(self.rows, self.mask).total()
 
-        # The last block ends with the data and overlaps the one before: what it has
-        # seen already is masked, so that no block needs padding.
+        # If blocks do not cut the rows evenly the last one ends with the data and
+        # overlaps the one before: what it has seen already is masked, not padded.
         @jax.checkpoint
         def add(sums, i):
-            due = i * self.block
-            start = jnp.minimum(due, self.size - self.block)
-            mask = start + jnp.arange(self.block) >= due
+            due = start = i * self.block
+            mask = None
+            if self.size % self.block:
+                start = jnp.minimum(due, self.size - self.block)
+                mask = start + jnp.arange(self.block) >= due
             if self.mask is not None:
-                mask &= jax.lax.dynamic_slice_in_dim(self.mask, start, self.block)
+                own = jax.lax.dynamic_slice_in_dim(self.mask, start, self.block)
+                mask = own if mask is None else mask & own
             rows = _rows(self.rows, self.size, start, self.block)
             return sums + part(rows, mask), None
 
         count = -(-self.size // self.block)
         zero = form.zero(x.size, self.size, self.block, x.dtype)
         return jax.lax.scan(add, zero, jnp.arange(count))[0].total()
+
+    def weighted_rows(
+        self, x: Vector, rows: Any, mask: Array | None
+    ) -> tuple[Float[Array, " b"], Float[Array, " b"], Columns]:
+        """Cost, residual and columns of J of some rows, as the loss weighs them."""
+        r, jt = self._rows_at(x, rows, mask)
+        cost, r, row_scale = self.loss.robustify(r)
+        if row_scale is not None:
+            jt = jax.tree.map(lambda columns: columns * row_scale, jt)
+        return cost, r, jt
 
     def _residuals(self, x: Vector, rows: Any, mask: Array | None) -> Array:
         """The residuals of some rows, 0 where masked."""
@@ -217,8 +225,65 @@ class Objective(eqx.Module):
         return MatrixFree(jnp.sum(row_cost), grad, norms, product, self.cg_steps)
 
 
-def _is_rows(leaf, size: int) -> bool:
+def is_rows(leaf: Any, size: int) -> bool:
+    """Whether an array of the data has a row for each residual."""
     return leaf.ndim > 0 and leaf.shape[0] == size
+
+
+def why_not_rowwise(problem: Problem, x: Vector, solver: TRF) -> str | None:
+    """None if a problem's rows are proven to be treated one by one, else the reason.
+
+    Those of the residual and of a Jacobian that the user wrote. Shown by two traces:
+    in one, no row meets another; in one of fewer rows the program is the same, so that
+    their number is nowhere among the values.
+    """
+    return _why_not(problem, x, solver, _traced(problem, x, solver, problem.args))
+
+
+def _why_not(problem: Problem, x: Vector, solver: TRF, programs: Any) -> str | None:
+    """The same, where the residual and the Jacobian have been traced already."""
+    rows, size = problem.args, programs[0].out_struct.size
+    are_rows = [False] + [is_rows(leaf, size) for leaf in jax.tree.leaves(rows)]
+    for program in programs:
+        reason = program and rows_mixed_by(program.jaxpr, are_rows)
+        if reason is not None:
+            return reason
+    if size > 1:
+        fewer = _traced(problem, x, solver, _rows(rows, size, 0, size - 1))
+        for program, other in zip(programs, fewer, strict=True):
+            if program and not same_but_for_length(
+                program.jaxpr, other.jaxpr, (size, size - 1)
+            ):
+                return (
+                    "for fewer rows it is another program, which may use their number"
+                )
+    return None
+
+
+def _traced(problem: Problem, x: Vector, solver: TRF, rows: Any) -> tuple[Any, Any]:
+    """The residual of some rows as a traced function, and the user's Jacobian, or None.
+
+    **Raises:** `ValueError` where the residual is empty, `TypeError` where not real.
+    """
+    _, unravel = ravel_pytree(problem.params)
+
+    def residual(x, rows):
+        r = problem.residual(unravel(x), rows)
+        for leaf in jax.tree.leaves(r):
+            if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+                raise TypeError(
+                    f"the residual must be real, got {jnp.result_type(leaf)}: "
+                    "return real and imaginary parts as two arrays."
+                )
+        return ravel_pytree(r)[0].astype(x.dtype)
+
+    program: Any = eqx.filter_closure_convert(residual, x, rows)
+    size = program.out_struct.size
+    if size == 0:
+        raise ValueError("the residual is empty (m = 0): there are no data to fit.")
+    if solver.jacobian is None:
+        return program, None
+    return program, _flat_jacobian(problem, unravel, solver.jacobian, x, rows, size)
 
 
 def _rows(rows, size: int, start, count: int):
@@ -227,34 +292,47 @@ def _rows(rows, size: int, start, count: int):
         return rows
 
     def cut(leaf):
-        if not _is_rows(leaf, size):
+        if not is_rows(leaf, size):
             return leaf
         return jax.lax.dynamic_slice_in_dim(leaf, start, count)
 
     return jax.tree.map(cut, rows)
 
 
-def _plan(solver: TRF, size: int, n: int, program, rows) -> tuple[Form, int]:
-    """The form of the linearisations and the number of rows to visit at a time."""
-    large = size * (n + 2) > _LARGE
-    form: Form = "gram" if large else "qr"
+def _form(solver: TRF, size: int, n: int) -> Form:
+    """The form of the linearisations of so many rows."""
     if solver.linear_solver != "auto":
-        form = solver.linear_solver
+        return solver.linear_solver
+    return "gram" if size * (n + 2) > _LARGE else "qr"
+
+
+def _even(size: int, fitting: int) -> int:
+    """A block near `fitting` that cuts the rows evenly, if there is one.
+
+    Then no row has to be masked: 6.2 ms a pass over 1e6 points where it took 8.5.
+    """
+    near = range(2 * fitting, fitting // 2, -1)
+    return next((rows for rows in near if size % rows == 0), fitting)
+
+
+def _block(problem: Problem, x: Vector, solver: TRF, form: Form, programs: Any) -> int:
+    """The number of rows to visit at a time."""
+    n, size = x.size, programs[0].out_struct.size
+    large = size * (n + 2) > _LARGE
     wanted = solver.chunk_size
     if form == "matrix_free" or wanted is None or (wanted == "auto" and not large):
         if form == "matrix_free" and isinstance(wanted, int):
             raise ValueError("`chunk_size` needs linear_solver 'qr' or 'gram'.")
-        return form, size
+        return size
     if wanted == "auto" and jax.default_backend() != "cpu":
-        return form, size
-    is_rows = [False] + [_is_rows(leaf, size) for leaf in jax.tree.leaves(rows)]
-    reason = why_not_rowwise(program.jaxpr, is_rows)
+        return size
+    reason = _why_not(problem, x, solver, programs)
     if reason is None:
         sums = (n + 1) * (n + 2) // 2 if n <= UNROLL else n + 2
         fitting = 2 ** max(6, (_BLOCK_NUMBERS // sums).bit_length() - 1)
-        return form, min(size, fitting if wanted == "auto" else wanted)
+        return min(size, _even(size, fitting) if wanted == "auto" else wanted)
     if wanted == "auto":
-        return form, size
+        return size
     raise ValueError(
         f"`chunk_size` is {wanted}, but the residual is not row-wise: {reason}. Write "
         "it so that each residual depends on its own row of the data alone, all data "

@@ -39,6 +39,8 @@ def packing(example: Any, dtype) -> tuple[Callable[[Any], Any], Callable[[Any], 
 
 def stack_scalars(scalars, dtype):
     """`jnp.stack` of scalars that stays elementwise: a concatenation breaks fusion."""
+    if scalars[0].ndim:
+        return jnp.stack([scalar.astype(dtype) for scalar in scalars])
     index = np.arange(len(scalars))
     vector = jnp.zeros(len(scalars), dtype)
     for i, scalar in enumerate(scalars):

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from ._buckets import bucket
-from ._rows import same_but_for_length, why_not_rowwise
+from ._rows import rows_mixed_by, same_but_for_length
 from ._scipy_model import Inputs
 
 
@@ -58,4 +58,4 @@ def _traced(fn: Any, inputs: Inputs, params: Any, num_rows: int, length: int):
     closed = jax.make_jaxpr(
         lambda x, start, p: jax.tree.leaves(fn(Inputs(x, start), p))
     )(x, inputs.start, params)
-    return why_not_rowwise(closed.jaxpr, [*is_rows, False, False]), closed.jaxpr
+    return rows_mixed_by(closed.jaxpr, [*is_rows, False, False]), closed.jaxpr

@@ -9,11 +9,10 @@ the admissible range of the reflected stride is SciPy's heuristic).
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 
 from ._bounds import Bounds
-from ._small import dot
+from ._small import choose, dot
 from ._subproblem import Subproblem
 from ._types import Scalar, Vector
 
@@ -49,12 +48,13 @@ def propose_step(
     if bounds is None:
         step_h, value = inside()
     else:
-        fits = bounds.contain(x + model.d * p_h)
+        # NaN has nothing to reflect.
+        fits = bounds.contain(x + model.d * p_h) | jnp.isnan(linear)
 
         def reflect():
             return _reflected(model, bounds, x, radius, p_h, linear, curvature)
 
-        step_h, value = jax.lax.cond(fits, inside, reflect)
+        step_h, value = choose(fits, inside, reflect)
     return Step(step_h, -value, alpha)
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._problem import Problem
+from ._progress import progress_bar
 from ._result import Solution
 from ._scipy_options import message
 from ._state import State
@@ -59,7 +60,7 @@ class _Reporter:
         self.initial_cost: float | None = None
         self._last: tuple | None = (0, 1, None)  # iteration, nfev, step norm
         self._cost, self._x = np.nan, start
-        self._bar = _bar() if progress else None
+        self._bar = progress_bar(unit="step", desc="fit") if progress else None
         self._whole = self.callback is not None and _takes_result(self.callback)
         if self.verbose == 2:
             print(_HEADER)
@@ -144,13 +145,3 @@ def _takes_result(callback: Callable) -> bool:
         return set(inspect.signature(callback).parameters) == {"intermediate_result"}
     except (TypeError, ValueError):  # a built-in function has no signature
         return False
-
-
-def _bar() -> Any:
-    try:
-        from tqdm.auto import tqdm
-    except ImportError as err:
-        raise ImportError(
-            "progress=True needs tqdm: pip install 'jaxfit-kernel[progress]'."
-        ) from err
-    return tqdm(unit="step", desc="fit")

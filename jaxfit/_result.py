@@ -11,7 +11,47 @@ from ._state import History
 from ._status import Status
 
 
-class Solution(eqx.Module):
+class Counted(eqx.Module):
+    """What results of one fit and of many share: counts in one array, and sizes."""
+
+    counts: eqx.AbstractVar[Int[Array, "... 4"]]
+    num_rows: eqx.AbstractVar[Int[Array, "..."]]
+    num_params: eqx.AbstractVar[int]
+    fixed: eqx.AbstractVar[Bool[Array, "... n"] | None]
+
+    @property
+    def status(self) -> Int[Array, "..."]:
+        """The outcome, as the integer of a `Status`."""
+        return self.counts[..., 0]
+
+    @property
+    def nfev(self) -> Int[Array, "..."]:
+        """The number of evaluations of the residual."""
+        return self.counts[..., 1]
+
+    @property
+    def njev(self) -> Int[Array, "..."]:
+        """The number of evaluations of the Jacobian."""
+        return self.counts[..., 2]
+
+    @property
+    def num_steps(self) -> Int[Array, "..."]:
+        """The number of outer steps."""
+        return self.counts[..., 3]
+
+    @property
+    def success(self) -> Bool[Array, "..."]:
+        """Whether one of the tolerances was met."""
+        return self.status > 0
+
+    @property
+    def dof(self) -> Int[Array, "..."]:
+        """Degrees of freedom: residuals that counted less parameters that were free."""
+        fixed = 0 if self.fixed is None else jnp.sum(self.fixed, axis=-1)
+        return self.num_rows - self.num_params + fixed
+
+
+class Solution(Counted):
     """A fit's result: a PyTree that can be batched, differentiated and saved.
 
     **Attributes:**
@@ -46,31 +86,6 @@ class Solution(eqx.Module):
     history: History | None
 
     @property
-    def status(self) -> Int[Array, "..."]:
-        """The outcome, as the integer of a `Status`."""
-        return self.counts[..., 0]
-
-    @property
-    def nfev(self) -> Int[Array, "..."]:
-        """The number of evaluations of the residual."""
-        return self.counts[..., 1]
-
-    @property
-    def njev(self) -> Int[Array, "..."]:
-        """The number of evaluations of the Jacobian."""
-        return self.counts[..., 2]
-
-    @property
-    def num_steps(self) -> Int[Array, "..."]:
-        """The number of outer steps."""
-        return self.counts[..., 3]
-
-    @property
-    def success(self) -> Bool[Array, "..."]:
-        """Whether one of the tolerances was met."""
-        return self.status > 0
-
-    @property
     def message(self) -> str:
         """The outcome of a single fit in words.
 
@@ -78,12 +93,6 @@ class Solution(eqx.Module):
         """
         self._single("message", "look at `status`")
         return Status(int(self.status)).message
-
-    @property
-    def dof(self) -> Int[Array, "..."]:
-        """Degrees of freedom: residuals that counted less parameters that were free."""
-        fixed = 0 if self.fixed is None else jnp.sum(self.fixed, axis=-1)
-        return self.num_rows - self.num_params + fixed
 
     def covariance(self, scaled: bool = True) -> Float[Array, "n n"]:
         """The covariance of the parameters in the order of `ravel_pytree(params)`.

@@ -8,8 +8,10 @@ known to be row-wise is not: the answer errs on the safe side, with a reason.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 
@@ -30,9 +32,9 @@ _ELEMENTWISE = frozenset(
     abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e
     cbrt ceil clamp convert_element_type copy copy_p cos cosh digamma div eq erf
     erf_inv erfc exp exp2 expm1 floor ge gt igamma igammac imag integer_pow
-    is_finite le lgamma log log1p logistic lt max min mul ne neg nextafter not or
-    polygamma polynomial pow real reduce_precision regularized_incomplete_beta rem
-    round rsqrt select_n sign sin sinh sqrt square stop_gradient sub tan tanh xor
+    is_finite le le_to lgamma log log1p logistic lt lt_to max min mul ne neg nextafter
+    not or polygamma polynomial pow real reduce_precision regularized_incomplete_beta
+    rem round rsqrt select_n sign sin sinh sqrt square stop_gradient sub tan tanh xor
     zeta
     """.split()  # noqa: SIM905
 )
@@ -42,13 +44,15 @@ _REDUCTIONS = frozenset(
     reduce_xor
     """.split()  # noqa: SIM905
 )
-# Parameters of primitives that hold shapes, and those that hold derivative rules.
+# Parameters of primitives that hold shapes, those that hold derivative rules, and those
+# that tell where arrays lie.
 _SHAPES = frozenset({"shape", "new_sizes", "sizes", "limit_indices", "slice_sizes"})
 _RULES = frozenset({"jvp_jaxpr_fun", "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "bwd"})
+_PLACES = frozenset({"sharding", "out_sharding", "ctx_mesh"})
 _CUMULATIVE = frozenset({"cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum"})
 
 
-def why_not_rowwise(jaxpr: Jaxpr, is_row_data: list[bool]) -> str | None:
+def rows_mixed_by(jaxpr: Jaxpr, is_row_data: list[bool]) -> str | None:
     """None if every output has its rows along axis 0 and treats them one by one.
 
     `is_row_data` tells which inputs hold rows along axis 0. Otherwise the reason.
@@ -103,17 +107,22 @@ def _outputs(eqn, args: list[_Var]) -> list[_Var]:
     if name == "concatenate":
         var = _elementwise(name, args, shapes)
         return [_keep(name, var, {params["dimension"]})]
+    if name == "stack":
+        var, new = _elementwise(name, args, shapes), params["axis"]
+        return [_moved(var, {a: a + (a >= new) for a in range(len(shapes[0]))})]
 
     if any(arg.rows is not None for arg in args[1:]):
         raise _Mixed(f"`{name}` is not known to treat rows one by one")
     var, shape = args[0], shapes[0]
     if name == "transpose":
         return [_moved(var, {a: i for i, a in enumerate(params["permutation"])})]
-    if name == "squeeze" or name in _REDUCTIONS:
-        gone = params["dimensions"] if name == "squeeze" else params["axes"]
+    if name in ("squeeze", "unstack") or name in _REDUCTIONS:
+        key = {"squeeze": "dimensions", "unstack": "axis"}.get(name, "axes")
+        gone = (params[key],) if name == "unstack" else params[key]
         _keep(name, var, set(gone))
         left = [a for a in range(len(shape)) if a not in gone]
-        return [_moved(var, {a: i for i, a in enumerate(left)})]
+        moved = _moved(var, {a: i for i, a in enumerate(left)})
+        return [moved] * len(eqn.outvars)
     if name in _CUMULATIVE:
         return [_keep(name, var, {params["axis"]})]
     if name == "rev":
@@ -239,16 +248,29 @@ def _dot(args: list[_Var], shapes, dimension_numbers) -> _Var:
     return _Var(rows=before + [a == axis for a in free[side]].index(True))
 
 
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two constants of programs are one array."""
+    if a is b:
+        return True
+    if isinstance(a, Tracer) or isinstance(b, Tracer):
+        return False
+    return bool(np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True))
+
+
 def same_but_for_length(a: Jaxpr, b: Jaxpr, lengths: tuple[int, int]) -> bool:
     """Whether two jaxprs are one program, traced for data of two lengths.
 
     They may differ where the one has the first length and the other the second, in
-    shapes; a length among the values (`x / len(x)`) makes them two programs.
+    shapes; a length among the values (`x / len(x)`) makes them two programs. Where
+    their arrays lie makes no difference.
     """
 
     def same(p, q, length_here=False) -> bool:
         if isinstance(p, ClosedJaxpr) and isinstance(q, ClosedJaxpr):
-            return not p.consts and not q.consts and same(p.jaxpr, q.jaxpr)
+            pairs = zip(p.consts, q.consts, strict=False)
+            if len(p.consts) != len(q.consts) or not all(_equal(*c) for c in pairs):
+                return False
+            return same(p.jaxpr, q.jaxpr)
         if isinstance(p, Jaxpr) and isinstance(q, Jaxpr):
             return same_but_for_length(p, q, lengths)
         if isinstance(p, tuple | list) and isinstance(q, tuple | list):
@@ -259,9 +281,8 @@ def same_but_for_length(a: Jaxpr, b: Jaxpr, lengths: tuple[int, int]) -> bool:
         return bool(p == q)
 
     def same_params(p, q) -> bool:
-        return all(
-            same(p[key], q[key], key in _SHAPES) for key in p if key not in _RULES
-        )
+        keys = [key for key in p if key not in _RULES | _PLACES]
+        return all(same(p[key], q[key], key in _SHAPES) for key in keys)
 
     def alike(p, q) -> bool:
         if isinstance(p, Literal) or isinstance(q, Literal):

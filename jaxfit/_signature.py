@@ -18,14 +18,14 @@ class Signature(NamedTuple):
         more = (f"p{i}" for i in range(len(self.names), n))
         return (*self.names[:n], *more)
 
-    def check_count(self, n: int) -> None:
+    def check_count(self, n: int, what: str = "p0") -> None:
         """Refuse a number of parameters that the model does not take."""
         most = n if self.variadic else len(self.names)
         if self.required <= n <= most:
             return
         names = ", ".join(self.names) + (", ..." if self.variadic else "")
         raise ValueError(
-            f"`p0` has {n} entries, but the model wants {len(self.names)} "
+            f"`{what}` has {n} entries, but the model wants {len(self.names)} "
             f"parameters ({names}): give one start for each."
         )
 

@@ -6,9 +6,14 @@ factorisation is one fused elementwise kernel over the batch. Above `UNROLL` col
 written-out program gets long to compile and the library takes over.
 """
 
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ._types import Flag, Matrix, Scalar, Vector
 
@@ -16,24 +21,72 @@ from ._types import Flag, Matrix, Scalar, Vector
 UNROLL = 8
 
 
+def total(a: Any) -> Scalar:
+    """The sum along the first axis."""
+    return _along(jnp.sum, operator.add, a)
+
+
+def largest(a: Vector) -> Scalar:
+    """The maximum along the first axis."""
+    return _along(jnp.max, jnp.maximum, a)
+
+
+def smallest(a: Vector) -> Scalar:
+    """The minimum along the first axis."""
+    return _along(jnp.min, jnp.minimum, a)
+
+
+def every(a: Bool[Array, "n ..."]) -> Flag:
+    """Whether all hold along the first axis."""
+    return _along(jnp.all, operator.and_, a)
+
+
+def _along(reduction: Callable, pairwise: Callable, a: Any) -> Any:
+    """A reduction of n numbers; of n rows of lanes it is written out.
+
+    On a CPU a library reduces 5 rows of 1,024 lanes in 40 us, written out it takes 2.
+    """
+    if not isinstance(a, list) and a.ndim == 1:
+        return reduction(a)
+    return functools.reduce(pairwise, list(a))
+
+
 def dot(a: Vector, b: Vector) -> Scalar:
     """a'b. XLA fuses a sum of products with its neighbours, a `dot` it does not."""
-    return jnp.sum(a * b)
+    return total(a * b)
 
 
 def norm(a: Vector) -> Scalar:
     """|a|."""
-    return jnp.sqrt(jnp.sum(a * a))
+    return jnp.sqrt(total(a * a))
 
 
-def matvec(a: Float[Array, "k n"], b: Vector) -> Float[Array, " k"]:
+def matvec(a: Float[Array, "k n ..."], b: Vector) -> Float[Array, "k ..."]:
     """A b."""
+    if b.ndim > 1:
+        return total([a[:, j] * b[j] for j in range(len(b))])
     return jnp.sum(a * b, axis=1)
 
 
-def vecmat(a: Float[Array, " k"], b: Float[Array, "k n"]) -> Vector:
+def vecmat(a: Float[Array, "k ..."], b: Float[Array, "k n ..."]) -> Vector:
     """a'B."""
     return jnp.sum(a[:, None] * b, axis=0)
+
+
+def choose(which: Flag, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+    """`yes()` where `which` holds, else `no()`; on lanes `no` only if one needs it."""
+    if which.ndim == 0:
+        return jax.lax.cond(which, yes, no)
+
+    def both():
+        return jax.tree.map(lambda a, b: jnp.where(which, a, b), yes(), no())
+
+    return jax.lax.cond(jnp.all(which), yes, both)
+
+
+def diagonal(a: Matrix) -> Vector:
+    """The diagonal of a matrix, or of the matrix of each lane."""
+    return jnp.stack([a[i, i] for i in range(len(a))])
 
 
 def cholesky(a: Matrix) -> tuple[Matrix, Flag]:
@@ -64,7 +117,7 @@ def cholesky(a: Matrix) -> tuple[Matrix, Flag]:
 
 def solve_lower(lower: Matrix, b: Vector) -> Vector:
     """L^-1 b."""
-    n = b.size
+    n = len(b)
     if n > UNROLL:
         return jax.scipy.linalg.solve_triangular(lower, b, lower=True)
     y: list = []
@@ -76,7 +129,7 @@ def solve_lower(lower: Matrix, b: Vector) -> Vector:
 
 def solve_upper(lower: Matrix, b: Vector) -> Vector:
     """L^-T b."""
-    n = b.size
+    n = len(b)
     if n > UNROLL:
         return jax.scipy.linalg.solve_triangular(lower, b, lower=True, trans=1)
     y: list = [None] * n

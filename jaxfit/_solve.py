@@ -1,17 +1,22 @@
 """The door of the kernel: `solve(problem) -> Solution`, one traced function."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
+from ._bounds import Bounds
 from ._implicit import minimise
 from ._matrix_free import Slope
-from ._objective import Objective
+from ._mesh import on_auto_axes
 from ._problem import Problem
 from ._result import Solution
+from ._spread import objective_of
 from ._state import State
 from ._trf import TRF
+from ._types import Vector
 
 
 def solve(problem: Problem, solver: TRF | None = None) -> Solution:
@@ -51,9 +56,10 @@ _DEFAULT = TRF()  # made once: it costs as much as a quarter of a small fit
 
 
 @jax.jit
-def _solve(problem: Problem, solver: TRF) -> Solution:
+@on_auto_axes
+def _solve(problem: Problem, solver: TRF, axes: tuple[str, ...] | None) -> Solution:
     start, _ = ravel_pytree(problem.params)
-    objective = Objective.of(problem, start, solver)
+    objective = objective_of(problem, start, solver, axes)
     state = minimise(objective, problem.bounds, start, solver)
     return solution_of(problem, objective.num_rows, state)
 
@@ -64,10 +70,7 @@ def solution_of(problem: Problem, num_rows: Array, state: State) -> Solution:
     x, lin, bounds = state.x, state.lin, problem.bounds
     active, fixed = jnp.zeros(x.shape, jnp.int32), None
     if bounds is not None:
-        fixed = bounds.fixed
-        norms = lin.column_norms
-        length = jnp.sqrt(2 * lin.cost) / jnp.where(norms > 0, norms, 1)
-        active = bounds.active(x, length)
+        fixed, active = bounds.fixed, active_bounds(bounds, x, lin)
     return Solution(
         params=unravel(x),
         cost=lin.cost,
@@ -81,6 +84,15 @@ def solution_of(problem: Problem, num_rows: Array, state: State) -> Solution:
         fixed=fixed,
         history=state.history,
     )
+
+
+def active_bounds(bounds: Bounds, x: Vector, lin: Any) -> Array:
+    """Which bounds are active at x, by the natural length of each parameter there.
+
+    `lin` is the summary of a linearisation at x.
+    """
+    norms = lin.column_norms
+    return bounds.active(x, jnp.sqrt(2 * lin.cost) / jnp.where(norms > 0, norms, 1))
 
 
 def unravel_as(params, flat):

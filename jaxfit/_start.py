@@ -66,7 +66,7 @@ def read_start(
     names = signature.label(n)
     limits = read_bounds(bounds, n, names, dtype)
     p0 = feasible(limits, n, dtype) if p0 is None else p0.copy()
-    held = _held(fixed, p0, names)
+    held = held_by(fixed, p0, names)
     if limits is not None and isinstance(fixed, Mapping):
         given = np.isin(names, list(fixed))
         lower = np.where(given, limits[0], -np.inf)
@@ -100,9 +100,12 @@ def feasible(bounds: tuple[np.ndarray, np.ndarray] | None, n: int, dtype) -> np.
     return np.where(has_lower & has_upper, middle, one_sided).astype(dtype)
 
 
-def _held(fixed: Any, p0: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
-    """Which parameters `fixed` holds; values it gives are written into p0."""
-    held = np.zeros(p0.size, bool)
+def held_by(fixed: Any, p0: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """Which parameters `fixed` holds; values it gives are written into p0.
+
+    Parameters lie along the last axis of p0.
+    """
+    held = np.zeros(p0.shape[-1], bool)
     if fixed is None:
         return held
     if isinstance(fixed, Mapping):
@@ -115,12 +118,12 @@ def _held(fixed: Any, p0: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
             value = real_array(value, f"fixed[{name!r}]", p0.dtype)
             if value.ndim or not np.isfinite(value):
                 raise ValueError(f"`fixed[{name!r}]` must be one finite number.")
-            p0[names.index(name)], held[names.index(name)] = value, True
+            p0[..., names.index(name)], held[names.index(name)] = value, True
         return held
     mask = np.asarray(fixed)
-    if mask.dtype != bool or mask.shape != p0.shape:
+    if mask.dtype != bool or mask.shape != held.shape:
         raise ValueError(
-            f"`fixed` must be a dictionary of values by name or {p0.size} booleans, "
+            f"`fixed` must be a dictionary of values by name or {held.size} booleans, "
             f"got {fixed!r}."
         )
     return mask.copy()

@@ -29,16 +29,17 @@ _LAST, _END = -1, -2
 
 
 def solve_secular(
-    solve: Callable[[Scalar], tuple[Float[Array, " k"], Scalar]],
-    g: Float[Array, " k"],
+    solve: Callable[[Scalar], tuple[Float[Array, "k ..."], Scalar, Flag]],
+    g: Float[Array, "k ..."],
     radius: Scalar,
     guess: Scalar,
-    definite: Flag,
-) -> tuple[Float[Array, " k"], Scalar]:
+) -> tuple[Float[Array, "k ..."], Scalar]:
     """Return p(alpha) of length at most `radius`, and alpha.
 
-    `solve(alpha)` returns p(alpha) and p' (dp/dalpha), `guess` is a first alpha > 0 and
-    `definite` tells whether B is nonsingular, so that p(0) has a slope to start from.
+    `solve(alpha)` returns p(alpha), p' (dp/dalpha) and whether B + alpha I is
+    nonsingular, so that p(0) has a slope to start from; `guess` is a first alpha > 0.
+    Any axes behind the first are lanes: each has its own loop, all of them run until
+    the last has ended.
 
     The loop goes through three phases, told by its count: 0 tries alpha = 0; 1 and more
     are Newton iterations; -1 evaluates p at the last alpha. All of it is one loop
@@ -46,20 +47,22 @@ def solve_secular(
     """
 
     def more(carry):
-        return carry[0][3] > _END
+        return jnp.any(carry[0][3] > _END)
 
     def turn(carry):
         alpha, lower, upper, count = carry[0]
+        ended = count == _END
         first, last = count == 0, count == _LAST
         middle = jnp.maximum(0.001 * upper, jnp.sqrt(lower * upper))
         outside = (alpha < lower) | (alpha > upper) | (alpha == 0)
         alpha = jnp.where(outside & ~first & ~last, middle, alpha)
-        p, p_dp = solve(alpha)
+        p, p_dp, definite = solve(alpha)
         p_norm = norm(p)
         slope = p_dp / jnp.where(p_norm == 0, 1, p_norm)
         root = (p_norm - radius) / jnp.where(slope < 0, -slope, 1)
 
-        inside = first & (p_norm <= radius)
+        # NaN counts as inside: it has nothing to iterate for.
+        inside = first & ~(p_norm > radius)
         close = jnp.abs(p_norm - radius) < _RTOL * radius
         finished = inside | last
         tried = close | (count >= _MAX_NEWTON)
@@ -74,9 +77,12 @@ def solve_secular(
         alpha = jnp.where(finished, alpha, better)
         # On the boundary p was right to 1% only: it is made exact.
         p = p * jnp.where(last, radius / jnp.where(p_norm == 0, 1, p_norm), 1)
-        return stack_scalars([alpha, lower, upper, count], guess.dtype), p
+        turned = stack_scalars([alpha, lower, upper, count], guess.dtype), p
+        if guess.ndim:
+            turned = jax.tree.map(lambda a, b: jnp.where(ended, b, a), turned, carry)
+        return turned
 
-    start = jnp.zeros(4, guess.dtype), jnp.zeros_like(g)
+    start = jnp.zeros((4, *guess.shape), guess.dtype), jnp.zeros_like(g)
     scalars, p = jax.lax.while_loop(more, turn, start)
     return p, scalars[0]
 
@@ -98,12 +104,12 @@ class Subproblem(Protocol):
 class Spectral(eqx.Module):
     """B = V diag(lam) V' on the span of V; lam is exactly 0 in null directions."""
 
-    rows: Float[Array, "k n"]  # V'
-    eigvals: Float[Array, " k"]
-    grad: Float[Array, " k"]  # V'g, 0 in null directions
+    rows: Float[Array, "k n ..."]  # V'
+    eigvals: Float[Array, "k ..."]
+    grad: Float[Array, "k ..."]  # V'g, 0 in null directions
 
     @staticmethod
-    def of_matrix(b: Float[Array, "k k"], g: Float[Array, " k"]) -> "Spectral":
+    def of_matrix(b: Float[Array, "k k"], g: Float[Array, "k ..."]) -> "Spectral":
         """From the eigenvalues of B; those below k eps max(lam) are null."""
         lam, basis = jnp.linalg.eigh(b)
         kept = lam > b.shape[0] * jnp.finfo(b.dtype).eps * lam[-1]
@@ -127,11 +133,11 @@ class Spectral(eqx.Module):
             null = shifted == 0
             inverse = jnp.where(null, 0, 1 / jnp.where(null, 1, shifted))
             p = -self.grad * inverse
-            return p, -dot(p * p, inverse)
+            return p, -dot(p * p, inverse), definite
 
         # Sorted, so the ends tell: upwards by eigh, downwards by svd.
         definite = (self.eigvals[0] > 0) & (self.eigvals[-1] > 0)
-        p, alpha = solve_secular(solve, self.grad, radius, alpha, definite)
+        p, alpha = solve_secular(solve, self.grad, radius, alpha)
         return vecmat(p, self.rows), alpha
 
 
@@ -194,6 +200,6 @@ class Cholesky(eqx.Module):
             lower, _ = cholesky(self.matrix + alpha * eye)
             p = -solve_upper(lower, solve_lower(lower, self.grad))
             q = solve_lower(lower, p)
-            return p, -dot(q, q)
+            return p, -dot(q, q), self.definite
 
-        return solve_secular(solve, self.grad, radius, alpha, self.definite)
+        return solve_secular(solve, self.grad, radius, alpha)

@@ -13,8 +13,12 @@ Hat space. With jac scaling s_i = 1/|J_i| and the Coleman-Li vector v (see `_bou
 and the step solves min g_h'p + p'B_h p/2 over |p| <= radius. The method and the choice
 among the trust-region, reflected and gradient step follow Branch, Coleman and Li (1999)
 as implemented in SciPy; what differs is listed in docs/how-a-fit-flows.md.
+
+`init`, `prepare`, `propose`, `judge` and `finish` take many fits as they take one: then
+every array has an axis of lanes behind its own, x is (n, lanes) (see `_lanes`).
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
@@ -22,6 +26,7 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike
 
 from ._bounds import Bounds
@@ -30,7 +35,7 @@ from ._function import Function
 from ._linearise import Linearisation, is_finite
 from ._pack import packing
 from ._reflect import Model, Step, propose_step
-from ._small import norm
+from ._small import largest, norm
 from ._state import History, State
 from ._status import Status
 from ._types import Scalar, Vector
@@ -65,6 +70,10 @@ class TRF(eqx.Module):
     - `chunk_size`: rows of data visited at a time. "auto" cuts data that do not fit the
         cache, on CPUs, if the residual is proven to treat rows one by one; a number
         insists; None never cuts.
+    - `mesh`: a `jax.sharding.Mesh`: the rows of the data are spread over its devices,
+        and none ever holds them all. The residual has to be proven to treat rows one
+        by one; a `chunk_size` counts rows of one device. None leaves data where they
+        are.
     - `cg_steps`: products with J'J that a matrix-free step may use.
     - `derivative`: "hessian" differentiates a fit by the exact Hessian of its cost,
         "gauss_newton" by J'J.
@@ -91,6 +100,7 @@ class TRF(eqx.Module):
     cg_steps: int = eqx.field(static=True)
     derivative: Literal["hessian", "gauss_newton"] = eqx.field(static=True)
     history: bool = eqx.field(static=True)
+    mesh: Mesh | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -108,6 +118,7 @@ class TRF(eqx.Module):
         derivative: Literal["hessian", "gauss_newton"] = "hessian",
         history: bool = False,
         max_nfev: ArrayLike | None = None,
+        mesh: Mesh | None = None,
     ):
         for name, tol in (("ftol", ftol), ("xtol", xtol), ("gtol", gtol)):
             check_tolerance(name, tol)
@@ -144,6 +155,19 @@ class TRF(eqx.Module):
         choices = Literal["hessian", "gauss_newton"]
         self.derivative = one_of("derivative", derivative, choices)
         self.history = bool(history)
+        if mesh is not None and not isinstance(mesh, Mesh):
+            raise TypeError(
+                f"`mesh` must be a jax.sharding.Mesh or None, got {mesh!r}: make one "
+                'of all devices with jax.make_mesh((jax.device_count(),), ("rows",)).'
+            )
+        self.mesh = mesh
+
+    def replaced(self, **options: Any) -> "TRF":
+        """The same solver with other options, given as `TRF` holds them."""
+        other = copy.copy(self)
+        for name, value in options.items():
+            object.__setattr__(other, name, value)
+        return other
 
     def init(self, x: Vector, bounds: Bounds | None, blank: Any) -> State:
         """The state before the first step, at `x` moved strictly inside its bounds.
@@ -151,8 +175,9 @@ class TRF(eqx.Module):
         `blank` has the structure of the linearisations to come. A start outside its
         bounds is never evaluated.
         """
-        zero, count = jnp.zeros((), x.dtype), jnp.zeros((), jnp.int32)
-        feasible = jnp.array(True)
+        lanes = x.shape[1:]
+        zero, count = jnp.zeros(lanes, x.dtype), jnp.zeros(lanes, jnp.int32)
+        feasible = jnp.ones(lanes, bool)
         if bounds is not None:
             feasible = bounds.contain(x)
             x = jnp.where(feasible, bounds.interior(x, 1e-10), x)
@@ -200,8 +225,8 @@ class TRF(eqx.Module):
             vg = jnp.where(bounds.fixed, 0, v * g)
             reach = jnp.where(dv != 0, jnp.minimum(1, v / length), 1)
             reach = jnp.where(bounds.fixed, 0, reach)
-        cosine = jnp.max(jnp.abs(g) * length * reach) / safe_norm**2
-        optimality = jnp.max(jnp.abs(vg))
+        cosine = largest(jnp.abs(g) * length * reach) / safe_norm**2
+        optimality = largest(jnp.abs(vg))
 
         first, running = state.njev == 0, state.status == Status.RUNNING
         finite = is_finite(lin)
@@ -384,13 +409,16 @@ class TRF(eqx.Module):
     def _inv_scale(self, previous: Vector, lin: Linearisation) -> Vector:
         if self.x_scale is None:
             return jnp.maximum(previous, lin.column_norms)
-        if self.x_scale.ndim and self.x_scale.shape != previous.shape:
+        scale = self.x_scale
+        if scale.ndim and scale.shape != previous.shape[:1]:
             raise ValueError(
-                f"`x_scale` has shape {self.x_scale.shape} for {previous.size} "
+                f"`x_scale` has shape {scale.shape} for {len(previous)} "
                 "parameters: give one number, or one for each in the order of "
                 "ravel_pytree(params)."
             )
-        return jnp.broadcast_to(1 / self.x_scale.astype(previous.dtype), previous.shape)
+        if scale.ndim:
+            scale = scale.reshape(scale.shape + (1,) * (previous.ndim - 1))
+        return jnp.broadcast_to(1 / scale.astype(previous.dtype), previous.shape)
 
     @staticmethod
     def _tol(tol: ArrayLike | None, power: float | int, x: Vector) -> ArrayLike:

@@ -6,6 +6,7 @@ one dispatch a step, and nothing when nobody watches.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -13,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ._objective import Objective
+from ._mesh import on_auto_axes
 from ._problem import Problem
 from ._result import Solution
 from ._solve import solution_of
+from ._spread import objective_of
 from ._state import State
 from ._status import Status
 from ._trf import TRF
@@ -43,20 +45,32 @@ def watch(
     return _close(problem, solver, state)
 
 
-@jax.jit
-def _init(problem: Problem, solver: TRF) -> State:
+# What runs on a mesh must see an array that is on it, used or not.
+_jit = functools.partial(jax.jit, keep_unused=True)
+
+
+@_jit
+@on_auto_axes
+def _init(problem: Problem, solver: TRF, axes: tuple[str, ...] | None) -> State:
     start, _ = ravel_pytree(problem.params)
-    objective = Objective.of(problem, start, solver)
+    objective = objective_of(problem, start, solver, axes)
     return solver.init(start, problem.bounds, objective.blank(start))
 
 
 @jax.jit
-def _step(problem: Problem, solver: TRF, state: State) -> State:
-    objective = Objective.of(problem, state.x, solver)
+@on_auto_axes
+def _step(
+    problem: Problem, solver: TRF, state: State, axes: tuple[str, ...] | None
+) -> State:
+    objective = objective_of(problem, state.x, solver, axes)
     return solver.step(state, objective.cost, objective.linearise, problem.bounds)
 
 
-@jax.jit
-def _close(problem: Problem, solver: TRF, state: State) -> Solution:
+@_jit
+@on_auto_axes
+def _close(
+    problem: Problem, solver: TRF, state: State, axes: tuple[str, ...] | None
+) -> Solution:
     start, _ = ravel_pytree(problem.params)
-    return solution_of(problem, Objective.of(problem, start, solver).num_rows, state)
+    objective = objective_of(problem, start, solver, axes)
+    return solution_of(problem, objective.num_rows, state)

@@ -391,6 +391,7 @@ def test_counts_must_be_positive_integers(name, bad, error, text):
         ({"chunk_size": "big"}, ValueError, "`chunk_size` ... 'auto' ... 'big'"),
         ({"chunk_size": 0}, ValueError, "`chunk_size` must be at least 1, got 0"),
         ({"chunk_size": 1.5}, TypeError, "`chunk_size` must be an integer, got 1.5"),
+        ({"mesh": 8}, TypeError, "`mesh` must be a jax.sharding.Mesh or None, got 8"),
         ({"x_scale": "fit"}, ValueError, "`x_scale` must be ... 'jac' ... 'fit'"),
         ({"x_scale": 0.0}, ValueError, "`x_scale` must be 'jac' or positive finite"),
         ({"x_scale": [1.0, -1.0]}, ValueError, "`x_scale` ... [1.0, -1.0]"),

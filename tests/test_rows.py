@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxfit
-from jaxfit._rows import why_not_rowwise
+from jaxfit._rows import rows_mixed_by
 
 
 M = 300
@@ -25,6 +25,9 @@ ROW_WISE = {
     "jit inside": lambda x, p: jax.jit(lambda t: p[0] * jax.nn.softplus(t))(x),
     "logistic": lambda x, p: p[0] * jax.nn.sigmoid(p[1] * (x - p[2])),
     "constant": lambda x, p: p[0] + 0 * x,
+    "stacked columns": lambda x, p: jnp.stack([x, x**2, 1 + 0 * x], axis=1) @ p,
+    "stacked rows": lambda x, p: p @ jnp.stack([x, x**2, 1 + 0 * x]),
+    "unstacked": lambda x, p: sum(c * q for c, q in zip(x.T, p[:2], strict=True)),
     "cumulated over parameters": lambda x, p: x * jnp.cumsum(p)[2],
 }
 MIXED = {
@@ -39,18 +42,20 @@ MIXED = {
     "ignores the data": lambda x, p: p[0] * LONG,
     "gradient": lambda x, p: p[0] * jnp.gradient(x),
     "all pairs": lambda x, p: p[0] * jnp.sum(jnp.abs(x[:, None] - x), axis=1),
+    "stacked with a closure": lambda x, p: jnp.stack([x, LONG], axis=1) @ p[:2],
+    "unstacked along the rows": lambda x, p: jnp.stack(list(x)[::-1]) * p[0],
     "sorted": lambda x, p: p[0] * jnp.sort(x),
 }
 
 
 def reason(model, x):
     program = jax.make_jaxpr(lambda p, x: model(x, p))(jnp.ones(3), x)
-    return why_not_rowwise(program.jaxpr, [False, True])
+    return rows_mixed_by(program.jaxpr, [False, True])
 
 
 @pytest.mark.parametrize("name", ROW_WISE)
 def test_row_wise_models_are_proven(name):
-    x = X2 if name in ("two columns", "matrix product") else X
+    x = X2 if name in ("two columns", "matrix product", "unstacked") else X
     assert reason(ROW_WISE[name], x) is None
 
 
@@ -102,6 +107,23 @@ def test_blocks_are_refused_where_rows_mix():
     assert jaxfit.solve(problem).success
     with pytest.raises(ValueError, match=r"chunk_size.*not row-wise.*cumsum"):
         jaxfit.solve(problem, jaxfit.TRF(chunk_size=50))
+
+
+def per_row(x, p):
+    """Row-wise but for the number of rows, which is a constant of the program."""
+    return p[0] * x / len(x)
+
+
+def test_a_program_that_holds_the_number_of_rows_is_not_cut():
+    """In a block the number would be another, and the answer wrong."""
+    x = np.linspace(1, 2, 200_000)
+    problem = jaxfit.curve_problem(per_row, x, 3 * x / x.size, jnp.ones(1))
+    np.testing.assert_allclose(jaxfit.solve(problem).params, 3, rtol=1e-12)
+    with pytest.raises(ValueError, match=r"chunk_size.*may use their number"):
+        jaxfit.solve(problem, jaxfit.TRF(chunk_size=1000))
+    short = jaxfit.curve_problem(per_row, x[:500], 3 * x[:500] / 500, jnp.ones(1))
+    batch = jaxfit.solve_batch([short] * 3)
+    np.testing.assert_allclose(batch.params, 3, rtol=1e-6)
 
 
 def test_derivatives_pass_through_blocks():

@@ -1,0 +1,229 @@
+"""Data of many fits as callers pass them: shapes and what all share, checked.
+
+The leading axes of y are the batch, its last axis holds the m data of a fit. Lists of
+unequal lengths are padded, and what was added is masked.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ._batch_data import Part
+from ._data import check_covariance, fit_dtype, real_array
+
+
+class Measured(NamedTuple):
+    """x, y, sigma and mask as Parts, and how they came."""
+
+    x: Any
+    y: Part
+    sigma: Part | None
+    mask: Part | None
+    shape: tuple[int, ...]
+    rows_last: bool
+    dtype: np.dtype
+
+
+def read_measured(
+    xdata: Any, ydata: Any, sigma: Any, mask: Any, shared_x: bool | None, dtype: Any
+) -> Measured:
+    """Check the shapes of the data and what all fits share of their values.
+
+    **Raises:** `ValueError` or `TypeError` naming the argument.
+    """
+    dtype = _dtype(dtype, ydata)
+    if _is_ragged(ydata):
+        xdata, ydata, sigma, mask = _padded(xdata, ydata, sigma, mask, dtype)
+    if isinstance(ydata, np.ma.MaskedArray):
+        given = ~np.ma.getmaskarray(ydata)
+        mask = given if mask is None else given & np.asarray(mask)
+        ydata = ydata.data
+    y = _numbers(ydata, "ydata")
+    if y.ndim == 0 or y.size == 0:
+        raise ValueError(
+            "`ydata` must have the data of a fit along its last axis and hold at least "
+            f"one fit, got shape {y.shape}."
+        )
+    shape, m = y.shape[:-1], y.shape[-1]
+    x, rows_last = _read_x(xdata, shape, m, shared_x)
+    mask = _read_mask(mask, y.shape)
+    sigma = _read_sigma(sigma, y.shape, mask)
+    flat = Part(y.reshape(-1, m), True)
+    return Measured(x, flat, sigma, mask, shape, rows_last, dtype)
+
+
+def _dtype(dtype: Any, ydata: Any) -> np.dtype:
+    if dtype is None:
+        return fit_dtype(ydata)
+    try:
+        chosen = np.dtype(dtype)
+    except TypeError as err:
+        raise ValueError(f"`dtype` must be float32 or float64, got {dtype!r}.") from err
+    if chosen not in (np.float32, np.float64):
+        raise ValueError(f"`dtype` must be float32 or float64, got {dtype!r}.")
+    return chosen
+
+
+def _numbers(value: Any, name: str) -> np.ndarray:
+    """An array as it is, not copied, if it holds real numbers."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "buif":
+        return np.asarray(value)
+    return real_array(value, name, np.dtype(float))
+
+
+def _is_ragged(ydata: Any) -> bool:
+    if not isinstance(ydata, list | tuple) or not ydata:
+        return False
+    return len({np.shape(part) for part in ydata}) > 1
+
+
+def _padded(xdata, ydata, sigma, mask, dtype):
+    """Lists of arrays of unequal lengths as arrays, and the mask of what is there."""
+    lengths = [np.shape(y) for y in ydata]
+    for i, shape in enumerate(lengths):
+        if len(shape) != 1:
+            raise ValueError(
+                f"`ydata` is a list of unequal lengths, and `ydata[{i}]` has shape "
+                f"{shape}: each must have one axis."
+            )
+    lengths = [shape[0] for shape in lengths]
+    longest = max(max(lengths), 1)
+
+    def pad(parts, name, fill=None):
+        if not isinstance(parts, list | tuple) or len(parts) != len(lengths):
+            raise ValueError(
+                f"`{name}` must be a list of {len(lengths)} arrays, like `ydata`."
+            )
+        arrays = [_numbers(part, f"{name}[{i}]") for i, part in enumerate(parts)]
+        for i, a in enumerate(arrays if name == "mask" else []):
+            if a.dtype != bool:
+                raise TypeError(f"`mask[{i}]` must be boolean, got {a.dtype}.")
+        for i, (a, length) in enumerate(zip(arrays, lengths, strict=True)):
+            if a.ndim == 0 or a.shape[-1] != length or a.ndim != arrays[0].ndim:
+                raise ValueError(
+                    f"`{name}[{i}]` has shape {a.shape} for {length} data in "
+                    f"`ydata[{i}]`."
+                )
+        kind = bool if arrays[0].dtype == bool else dtype
+        full = np.zeros((len(arrays), *arrays[0].shape[:-1], longest), kind)
+        for row, a in zip(full, arrays, strict=True):
+            row[..., : a.shape[-1]] = a
+            if a.shape[-1]:
+                row[..., a.shape[-1] :] = a[..., -1:] if fill is None else fill
+        return full
+
+    used = np.arange(longest) < np.asarray(lengths)[:, None]
+    if mask is not None:
+        used &= pad(mask, "mask", False)
+    if isinstance(sigma, list | tuple):
+        sigma = pad(sigma, "sigma", 1)
+        _check_deviations(sigma, used)
+    return pad(xdata, "xdata"), pad(ydata, "ydata", 0), sigma, used
+
+
+def _read_x(xdata: Any, shape: tuple[int, ...], m: int, shared: bool | None):
+    """x as Parts with rows in front, and whether they were behind other axes."""
+    if isinstance(xdata, list | tuple):
+        columns = [np.asarray(a) for a in xdata]
+        alike = len({a.shape for a in columns}) == 1
+        if alike and (isinstance(xdata, list) or columns[0].shape == (m,)):
+            xdata = np.stack(columns)
+        elif all(a.ndim == 0 for a in columns):
+            xdata = np.asarray(xdata)
+        else:
+            xdata = type(xdata)(columns)
+    single = not isinstance(xdata, list | tuple | dict) and hasattr(xdata, "__array__")
+
+    def part(path, leaf):
+        name = "xdata" + jax.tree_util.keystr(path)
+        a = leaf if isinstance(leaf, np.ndarray) else np.asarray(leaf)
+        a = a if a.dtype.kind in "bui" else _numbers(a, name)
+        front = a.shape[:-1]
+        per_fit = bool(shape) and front[: len(shape)] == shape
+        if shared is not None:
+            per_fit = per_fit and not shared
+        rest = a.ndim - 1 - (len(shape) if per_fit else 0)
+        if a.ndim == 0 or a.shape[-1] != m or rest > 1 or rest < 0:
+            raise ValueError(
+                f"`{name}` has shape {a.shape}, neither shared by all fits, ({m},) or "
+                f"(k, {m}), nor per fit, {(*shape, m)} or {(*shape, 'k', m)}: a "
+                f"fit's {m} data lie along the last axis."
+            )
+        if per_fit:
+            a = a.reshape(-1, *a.shape[len(shape) :])
+        return Part(np.moveaxis(a, -1, -2) if rest and single else a, per_fit), rest
+
+    leaves, structure = jax.tree_util.tree_flatten_with_path(xdata)
+    if not leaves:
+        raise ValueError("`xdata` holds no array.")
+    parts = [part(path, leaf) for path, leaf in leaves]
+    rows_last = single and parts[0][1] == 1
+    return jax.tree.unflatten(structure, [p for p, _ in parts]), rows_last
+
+
+def _read_sigma(sigma: Any, shape: tuple[int, ...], mask: Part | None) -> Part | None:
+    if sigma is None:
+        return None
+    sigma = _numbers(sigma, "sigma")
+    m = shape[-1]
+    if sigma.shape == shape and len(shape) > 1:
+        return Part(sigma.reshape(-1, m), True)
+    if sigma.shape == (*shape[:-1], 1) and len(shape) > 1:
+        return Part(np.broadcast_to(sigma.reshape(-1, 1), (sigma.size, m)), True)
+    if sigma.shape not in ((), (1,), (m,), (m, m)):
+        raise ValueError(
+            f"`sigma` has shape {sigma.shape}: give one number, {(m,)} or a covariance "
+            f"{(m, m)} for all fits, or {shape} or {(*shape[:-1], 1)} per fit."
+        )
+    used = mask.value if mask is not None and not mask.per_fit else np.ones(m, bool)
+    if sigma.ndim == 2:
+        return Part(check_covariance(sigma.astype(float), used), False)
+    flat = sigma.reshape(()) if sigma.size == 1 else sigma
+    _check_deviations(flat, used)
+    return Part(flat, False)
+
+
+def _check_deviations(sigma: np.ndarray, used: np.ndarray) -> None:
+    bad = ~(np.isfinite(sigma) & (sigma > 0)) & used
+    if bad.any():
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        value = np.broadcast_to(sigma, bad.shape)[where]
+        raise ValueError(
+            f"`sigma` must be positive and finite, got {value} at {where}: standard "
+            "deviations of `ydata`, in its units."
+        )
+
+
+def _read_mask(mask: Any, shape: tuple[int, ...]) -> Part | None:
+    if mask is None:
+        return None
+    mask = np.asarray(mask)
+    if mask.dtype != bool:
+        raise TypeError(f"`mask` must be boolean, got {mask.dtype}.")
+    if mask.shape == shape and len(shape) > 1:
+        return Part(mask.reshape(-1, shape[-1]), True)
+    if mask.shape != shape[-1:]:
+        raise ValueError(
+            f"`mask` has shape {mask.shape}: give {shape[-1:]} for all fits or "
+            f"{shape} per fit."
+        )
+    return Part(mask, False)
+
+
+def read_shaped(
+    value: Any, name: str, shape: Sequence[int], n: int, dtype: np.dtype
+) -> Part:
+    """Numbers of n parameters: one for all, n for all fits, or n per fit."""
+    value = real_array(value, name, dtype)
+    if value.ndim == 0:
+        value = np.full(n, value, dtype)
+    if value.shape == (n,):
+        return Part(value, False)
+    if value.shape == (*shape, n):
+        return Part(value.reshape(-1, n), True)
+    raise ValueError(
+        f"`{name}` has shape {value.shape} for {n} parameters: give {(n,)} for all "
+        f"fits or {(*shape, n)} per fit."
+    )

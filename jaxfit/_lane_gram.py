@@ -1,0 +1,86 @@
+"""The Gram form of many fits at once, lanes along the last axis.
+
+`_linearise` and `_subproblem` for arrays of shape (n, lanes) and (n, n, lanes): sums
+over rows instead of matrix products, and elimination instead of factorisations.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ._elimination import solve_shifted
+from ._linearise import Columns, Products
+from ._small import diagonal, matvec
+from ._subproblem import solve_secular
+
+
+class LaneModel(eqx.Module):
+    """The subproblem of each lane, eliminated anew for each alpha."""
+
+    matrix: Float[Array, "n n l"]
+    grad: Float[Array, "n l"]
+
+    def product(self, s: Float[Array, "n l"]) -> Float[Array, "n l"]:
+        return matvec(self.matrix, s)
+
+    def step(
+        self, radius: Float[Array, " l"], alpha: Float[Array, " l"]
+    ) -> tuple[Float[Array, "n l"], Float[Array, " l"]]:
+        """The minimisers within `radius` and their alphas, from guesses of alpha."""
+
+        def solve(alpha):
+            return solve_shifted(self.matrix, self.grad, alpha)
+
+        return solve_secular(solve, self.grad, radius, alpha)
+
+
+class LaneGram(eqx.Module):
+    """The Gram form of each lane: cost, J'r and J'J."""
+
+    cost: Float[Array, " l"]
+    grad: Float[Array, "n l"]
+    gram: Float[Array, "n n l"]
+
+    @staticmethod
+    def blank(x: Float[Array, "n l"]) -> "LaneGram":
+        """NaN everywhere: nothing has been seen yet at x."""
+        nan = jnp.full((len(x), *x.shape), jnp.nan, x.dtype)
+        return LaneGram(nan[0, 0], nan[0], nan)
+
+    @staticmethod
+    def zero(x: Float[Array, "n l"]) -> "LaneGram":
+        """The statistics of no rows at all."""
+        none = jnp.zeros((len(x), *x.shape), x.dtype)
+        return LaneGram(none[0, 0], none[0], none)
+
+    @staticmethod
+    def of_rows(
+        cost: Float[Array, "b l"], r: Float[Array, "b l"], columns: Columns
+    ) -> "LaneGram":
+        """Of b rows of each lane, with the cost of each row."""
+        if isinstance(columns, tuple):
+            sums = Products.of_rows(cost, r, columns).total()
+            return LaneGram(sums.cost, sums.grad, sums.gram)
+        gram = jnp.sum(columns[:, None] * columns, axis=2)
+        return LaneGram(jnp.sum(cost, axis=0), jnp.sum(columns * r, axis=1), gram)
+
+    def __add__(self, other: "LaneGram") -> "LaneGram":
+        return jax.tree.map(jnp.add, self, other)
+
+    def summary(self) -> "LaneGram":
+        return self
+
+    def product(self, s: Float[Array, "n l"]) -> Float[Array, "n l"]:
+        return matvec(self.gram, s)
+
+    @property
+    def column_norms(self) -> Float[Array, "n l"]:
+        return jnp.sqrt(diagonal(self.gram))
+
+    def subproblem(self, d: Array, c: Array | None) -> LaneModel:
+        """The model in hat space, as of `_linearise.Gram`."""
+        b = self.gram * d * d[:, None]
+        if c is not None:
+            b = b + jnp.where(jnp.eye(len(d), dtype=bool)[..., None], c, 0)
+        return LaneModel(b, d * self.grad)

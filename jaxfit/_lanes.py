@@ -1,0 +1,95 @@
+"""Fits that step together: the kernel's method on columns, one fit a lane.
+
+Every array of a fit has the lanes along its last axis: x is (n, lanes), J'J is
+(n, n, lanes), a cost is (lanes,). The functions of `_trf` take such arrays as they take
+those of one fit. What differs is how a step is put together:
+
+    linearise at the trial point -> judge the trial -> prepare -> propose the next one
+
+so that a lane visits its data once a step, an ended fit knows the linearisation at its
+solution without another visit, and a fresh lane, whose trial is its start, steps with
+the others. A fit takes the path of `TRF(linear_solver="gram", trials=1)`.
+"""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PyTree
+
+from ._elimination import inverse_of
+from ._lane_data import LaneData
+from ._lane_gram import LaneGram
+from ._problem import Problem
+from ._reflect import Step
+from ._small import every
+from ._state import State
+from ._status import Status
+from ._trf import TRF
+
+
+class Fits(eqx.Module):
+    """Fits on their way: their states, and the trial that each makes next."""
+
+    state: State
+    trial: Float[Array, "n l"] | None
+    step: Step | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Lockstep:
+    """Steps of lanes by arithmetic alone."""
+
+    data: LaneData
+    solver: TRF
+
+    def begin(self, problems: Problem) -> Fits:
+        """Fits before their first step: the trial is the start."""
+        stack = self.data.stack
+        x = stack.starts(problems, self.data.lanes)
+        zero = jnp.zeros_like(x[0])
+        state = self.solver.init(x, stack.bounds(problems), LaneGram.blank(x))
+        return Fits(state, state.x, Step(jnp.zeros_like(x), zero, zero))
+
+    def advance(self, problems: Problem, fits: Fits) -> Fits:
+        """One step of every lane that is not closed."""
+        bounds = self.data.stack.bounds(problems)
+        old, trial, step = fits.state, fits.trial, fits.step
+        assert trial is not None and step is not None
+        solver = self.solver
+        lin = self.data.linearise(problems, trial)
+        first = old.njev == 0
+        judged, accepted = solver.judge(old, trial, step, lin.cost)
+        state = where(first, old, solver.finish(judged))
+        lin = where(first | accepted, lin, old.lin)
+        # Where a fit ends without having moved, the linearisation is known already.
+        still = (state.status != Status.RUNNING) & every(state.x == old.x)
+        njev = old.njev
+        state, model = solver.prepare(state, lin, bounds)
+        state = dataclasses.replace(state, njev=jnp.where(still, njev, state.njev))
+        if solver.max_nfev is not None:
+            spent = (state.status == Status.RUNNING) & (state.nfev >= solver.max_nfev)
+            status = jnp.where(spent, Status.MAX_STEPS, state.status)
+            status = status.astype(state.status.dtype)
+            closed = state.closed | spent
+            state = dataclasses.replace(state, status=status, closed=closed)
+        # A lane without a fit proposes to stay: it asks nothing of the others.
+        model = eqx.tree_at(
+            lambda model: (model.subproblem.grad, model.grad_h),
+            model,
+            replace_fn=lambda g: jnp.where(state.closed, 0, g),
+        )
+        trial, step = solver.propose(state, model, bounds)
+        return Fits(where(old.closed, old, state), trial, step)
+
+    def inverse(
+        self, state: State, fixed: Bool[Array, "n l"] | None
+    ) -> tuple[list[Float[Array, " l"]], Bool[Array, "n l"]]:
+        """The lower half of (J'J)^-1 and the parameters that have none."""
+        return inverse_of(state.lin.gram, fixed)
+
+
+def where(which: Bool[Array, " l"], yes: PyTree, no: PyTree) -> PyTree:
+    """`yes` on some lanes and `no` on the others."""
+    return jax.tree.map(lambda a, b: jnp.where(which, a, b), yes, no)
