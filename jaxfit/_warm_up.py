@@ -26,9 +26,9 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from ._bounds import Bounds
+from ._bijection import Bijection
 from ._check import one_of, positive_int
 from ._objective import Objective
 from ._pass import with_data
@@ -108,7 +108,7 @@ def _search(
     import optax
 
     objective = Objective.of(problem, start, TRF(linear_solver="gram"))
-    inside = _variables(problem.bounds, start)
+    inside = Bijection.of(problem.bounds, start).forward
     before = objective.cost(start)
     unit = jnp.where(before > 0, before, 1)
 
@@ -144,29 +144,3 @@ def _search(
     carry = (u, solver.init(u), first, u, zero, recent)
     _, _, _, u, steps, _ = jax.lax.while_loop(going_on, step, carry)
     return inside(u), steps
-
-
-def _variables(bounds: Bounds | None, start: Vector):
-    """u -> x, with x(0) the start, or next to it where it lies on a bound."""
-    size = jnp.where(start == 0, 1, jnp.abs(start))
-
-    def inside(u: Float[Array, " n"]) -> Float[Array, " n"]:
-        free = start + size * u
-        if bounds is None:
-            return free
-        lower, upper = bounds.lower, bounds.upper
-        has_lower, has_upper = jnp.isfinite(lower), jnp.isfinite(upper)
-        low, high = jnp.where(has_lower, lower, 0), jnp.where(has_upper, upper, 1)
-        x0 = bounds.interior(start, 1e-3)
-        up = low + (x0 - low) * jnp.exp(u)
-        down = high - (high - x0) * jnp.exp(-u)
-        share = jnp.clip((x0 - low) / jnp.where(high > low, high - low, 1), 1e-6, 1)
-        share = jnp.minimum(share, 1 - 1e-6)
-        logit = jnp.log(share) - jnp.log1p(-share)
-        both = low + (high - low) * jax.nn.sigmoid(logit + u)
-        x = jnp.where(has_lower & has_upper, both, free)
-        x = jnp.where(has_lower & ~has_upper, up, x)
-        x = jnp.where(has_upper & ~has_lower, down, x)
-        return jnp.where(bounds.fixed, lower, jnp.clip(x, lower, upper))
-
-    return inside

@@ -1,0 +1,345 @@
+"""Bootstrap and jackknife: the fit of data that might as well have been.
+
+Every replicate is a problem of its own, fitted from the solution, and all of them are
+one batch (`solve_batch`), in slices so that their data never take more than a bounded
+part of memory. Efron and Tibshirani (1993), An introduction to the bootstrap; Wu
+(1986, Annals of Statistics 14) for regression.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jax.scipy.special import ndtr, ndtri
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, PyTree
+
+from ._batch import mesh_of, solve_stack
+from ._check import one_of, positive_int
+from ._converged import converged
+from ._covariance_kinds import leverage
+from ._evidence import dense, held_at, noise_variance, rows_at
+from ._influence import influence
+from ._names import shape_like
+from ._objective import why_not_rowwise
+from ._problem import Problem
+from ._profile import check_levels
+from ._resample import Resampling, drawn_rows, drawn_shift, picked, shifted, solver_for
+from ._result import Solution
+from ._stack import Stack
+from ._trf import TRF
+from ._types import Matrix, Vector
+
+
+Interval = Literal["percentile", "basic", "bca"]
+
+# The data of a slice of replicates, in numbers.
+_SLICE = 2**24
+
+
+class Bootstrap(eqx.Module):
+    """Fits of n resampled problems.
+
+    **Attributes:**
+
+    - `params`: like the problem's, with the replicates along the first axis; NaN where
+        a fit failed.
+    - `status`: (n,), a [`jaxfit.Status`][] each; `num_failed` counts those that met no
+        tolerance. They are left out of everything below.
+    - `estimate`: the solution.
+    - `change`: (m, parameters), how the solution changes without each of the data, from
+        [`jaxfit.influence`][]: what the BCa interval knows of skewness.
+    """
+
+    params: PyTree[Array]
+    status: Int[Array, " n"]
+    cost: Float[Array, " n"]
+    estimate: PyTree[Array]
+    change: Float[Array, "m k"]
+    kind: Resampling = eqx.field(static=True)
+
+    @property
+    def num_failed(self) -> Int[Array, ""]:
+        """How many fits met no tolerance."""
+        return jnp.sum(self.status <= 0)
+
+    @property
+    def samples(self) -> Float[Array, "n k"]:
+        """The replicates as rows in the order of `ravel_pytree(params)`."""
+        return _rows(self.params)
+
+    def covariance(self) -> Matrix:
+        """The covariance of the replicates, (n, n)."""
+        rows = self.samples
+        used = ~jnp.isnan(rows[:, :1])
+        count = jnp.sum(used)
+        mean = jnp.sum(jnp.where(used, rows, 0), axis=0) / count
+        apart = jnp.where(used, rows - mean, 0)
+        return apart.T @ apart / (count - 1)
+
+    def errors(self) -> PyTree[Array]:
+        """Standard errors, like the parameters."""
+        return shape_like(self.estimate, jnp.sqrt(jnp.diagonal(self.covariance())))
+
+    def bias(self) -> PyTree[Array]:
+        """The mean of the replicates less the estimate."""
+        mean = jnp.nanmean(self.samples, axis=0)
+        return shape_like(self.estimate, mean - ravel_pytree(self.estimate)[0])
+
+    def interval(
+        self, level: float = 0.95, kind: Interval = "bca"
+    ) -> tuple[PyTree[Array], PyTree[Array]]:
+        """Lower and upper limits, like the parameters.
+
+        "percentile" takes quantiles of the replicates; "basic" mirrors them at the
+        estimate; "bca" corrects them for bias and skewness (Efron 1987).
+
+        **Raises:** `ValueError` for a level that is not between 0 and 1, or a kind that
+        does not exist.
+        """
+        (level,) = check_levels(level)
+        kind = one_of("kind", kind, Interval)
+        rows, centre = self.samples, ravel_pytree(self.estimate)[0]
+        tails = jnp.array([(1 - level) / 2, (1 + level) / 2], centre.dtype)
+        share = jnp.broadcast_to(tails[:, None], (2, centre.size))
+        if kind == "bca":
+            share = self._corrected(tails, rows, centre)
+        ends = jax.vmap(jnp.nanquantile, in_axes=(1, 1), out_axes=1)(rows, share)
+        if kind == "basic":
+            ends = 2 * centre - ends[::-1]
+        return shape_like(self.estimate, ends[0]), shape_like(self.estimate, ends[1])
+
+    def _corrected(self, tails: Array, rows: Array, centre: Vector) -> Array:
+        """The quantiles to take instead, (2, n)."""
+        used = ~jnp.isnan(rows)
+        count = jnp.sum(used, axis=0)
+        # A replicate that equals the estimate counts half on either side.
+        below = jnp.sum(used & (rows < centre), axis=0)
+        below = below + 0.5 * jnp.sum(used & (rows == centre), axis=0)
+        bias = ndtri(jnp.clip(below / count, 0.5 / count, 1 - 0.5 / count))
+        change = jnp.nan_to_num(self.change)
+        change = change - jnp.mean(change, axis=0)
+        spread = jnp.sum(change**2, axis=0) ** 1.5
+        skew = -jnp.sum(change**3, axis=0) / jnp.where(spread > 0, 6 * spread, 1)
+        z = bias + ndtri(tails)[:, None]
+        return ndtr(bias + z / (1 - skew * z))
+
+
+class Jackknife(eqx.Module):
+    """Fits that leave out one of m residuals each.
+
+    **Attributes:** `params`, like the problem's with the residuals along the first
+    axis; NaN where one was masked or its fit failed; `status`, (m,), a
+    [`jaxfit.Status`][] each; `estimate`, the solution.
+    """
+
+    params: PyTree[Array]
+    status: Int[Array, " m"]
+    estimate: PyTree[Array]
+
+    def covariance(self) -> Matrix:
+        """(m - 1) / m times the sum of squares of the fits about their mean."""
+        rows = _rows(self.params)
+        used = ~jnp.isnan(rows[:, :1])
+        count = jnp.sum(used)
+        mean = jnp.sum(jnp.where(used, rows, 0), axis=0) / count
+        apart = jnp.where(used, rows - mean, 0)
+        return apart.T @ apart * (count - 1) / count
+
+    def errors(self) -> PyTree[Array]:
+        """Standard errors, like the parameters."""
+        return shape_like(self.estimate, jnp.sqrt(jnp.diagonal(self.covariance())))
+
+    def bias(self) -> PyTree[Array]:
+        """(m - 1) times the mean of the fits less the estimate."""
+        rows = _rows(self.params)
+        count = jnp.sum(~jnp.isnan(rows[:, 0]))
+        mean = jnp.nanmean(rows, axis=0)
+        apart = (count - 1) * (mean - ravel_pytree(self.estimate)[0])
+        return shape_like(self.estimate, apart)
+
+
+def bootstrap(
+    problem: Problem,
+    solution: Solution,
+    n: int,
+    key: Array | int,
+    *,
+    kind: Resampling = "residual",
+    noise: Literal["estimated", "known"] = "estimated",
+    solver: TRF | None = None,
+    lanes: int | None = None,
+    devices: int | Sequence[Any] | None = None,
+    mesh: Mesh | None = None,
+) -> Bootstrap:
+    """Fit n resampled problems, starting from the solution.
+
+    **Arguments:**
+
+    - `problem`, `solution`: a problem and what [`jaxfit.solve`][] made of it.
+    - `n`: the number of replicates; 1,000 or more for intervals.
+    - `key`: a key of `jax.random`, or an integer to make one of.
+    - `kind`: "residual" draws residuals anew, which supposes that all have one
+        distribution; "wild" changes their signs at random, which suits unequal
+        variances; "pairs" draws whole data, which supposes nothing of residuals;
+        "parametric" draws normal ones.
+    - `noise`: of "parametric": "known" draws residuals of variance 1, "estimated" of
+        2 cost / dof.
+    - `solver`, `lanes`, `devices`, `mesh`: as of [`jaxfit.solve_batch`][].
+
+    **Returns:** a [`jaxfit.Bootstrap`][]. Replicate i is the same for any n, and on any
+    number of devices.
+
+    **Raises:** `ValueError` for a solution that did not converge or is matrix-free, for
+    n < 1, a kind that does not exist, and dof < 1 with "parametric" and an estimated
+    noise.
+    """
+    n, kind = positive_int("n", n), one_of("kind", kind, Resampling)
+    noise = one_of("noise", noise, Literal["estimated", "known"])
+    if noise == "known" and kind != "parametric":
+        raise ValueError(
+            f"`noise` is 'known', but kind={kind!r} takes it from the residuals: leave "
+            "it out, or ask for kind='parametric'."
+        )
+    needs = kind == "parametric" and noise == "estimated"
+    ok = converged("bootstrap", problem, solution, needs)
+    dense("bootstrap", solution)
+    if isinstance(key, int | np.integer):
+        key = jax.random.key(int(key))
+    solver = _plain(solver)
+    x = ravel_pytree(solution.params)[0]
+    rowwise = kind == "pairs" and why_not_rowwise(problem, x, solver) is None
+    return _bootstrap(
+        problem,
+        solution,
+        ok,
+        key,
+        solver,
+        (n, kind, noise, rowwise, lanes, mesh_of(devices, mesh)),
+    )
+
+
+@eqx.filter_jit
+def _bootstrap(problem, solution, ok, key, solver, how) -> Bootstrap:
+    n, kind, noise, rowwise, lanes, mesh = how
+    x = ravel_pytree(solution.params)[0]
+    rows = rows_at(problem, x, solver)
+    fixed, dropped = held_at(problem, solution, True)
+    hat = leverage(rows, fixed | dropped)
+    variance = noise_variance(noise, problem, solution, rows)
+    order = jnp.argsort(~rows.used, stable=True)
+    whole = rows.used.size * (1 if kind != "pairs" else _row_numbers(problem, rows))
+
+    def replicate(i):
+        own = jax.random.fold_in(key, i)
+        if kind == "pairs":
+            which = drawn_rows(own, rows.used, order)
+            counts = jnp.arange(which.size) < jnp.sum(rows.used)
+            other = picked(problem, which, counts, rowwise)
+        else:
+            shift = drawn_shift(kind, own, rows, order, hat, variance)
+            other = shifted(problem, shift)
+        return eqx.tree_at(lambda p: p.params, other, solution.params)
+
+    fits = solver_for(problem, solver, kind, rowwise)
+    found, status, cost = _all(replicate, n, whole, fits, lanes, mesh)
+    good = (status > 0) & ok
+    found = jnp.where(good[:, None], found, jnp.nan)
+    change = influence(problem, solution, noise="known", solver=solver).change
+    return Bootstrap(
+        params=shape_like(solution.params, found),
+        status=status,
+        cost=cost,
+        estimate=solution.params,
+        change=change,
+        kind=kind,
+    )
+
+
+def jackknife(
+    problem: Problem,
+    solution: Solution,
+    *,
+    solver: TRF | None = None,
+    lanes: int | None = None,
+    devices: int | Sequence[Any] | None = None,
+    mesh: Mesh | None = None,
+) -> Jackknife:
+    """Leave out each residual in turn and fit the others, from the solution.
+
+    [`jaxfit.influence`][] tells the same to first order without a single fit.
+
+    **Arguments:** as of [`jaxfit.bootstrap`][].
+
+    **Returns:** a [`jaxfit.Jackknife`][].
+
+    **Raises:** `ValueError` for a solution that did not converge.
+    """
+    ok = converged("jackknife", problem, solution)
+    how = lanes, mesh_of(devices, mesh)
+    return _jackknife(problem, solution, ok, _plain(solver), how)
+
+
+@eqx.filter_jit
+def _jackknife(problem, solution, ok, solver, how) -> Jackknife:
+    lanes, mesh = how
+    x = ravel_pytree(solution.params)[0]
+    rows = rows_at(problem, x, solver)
+    m = rows.used.size
+    whole = shifted(problem, jnp.zeros_like(rows.residual))
+
+    def without(i):
+        others = rows.used & (jnp.arange(m) != i)
+        return eqx.tree_at(
+            lambda p: (p.params, p.mask),
+            whole,
+            (solution.params, others),
+            is_leaf=lambda leaf: leaf is None,
+        )
+
+    fits = solver_for(problem, solver, "residual", False)
+    found, status, _ = _all(without, m, m, fits, lanes, mesh)
+    good = (status > 0) & ok & rows.used
+    found = jnp.where(good[:, None], found, jnp.nan)
+    return Jackknife(shape_like(solution.params, found), status, solution.params)
+
+
+def _all(make: Any, n: int, numbers: int, solver: TRF, lanes, mesh):
+    """Parameters, status and cost of the problems make(0) to make(n - 1)."""
+    parts = 1 if mesh is None else mesh.size
+    size = min(n, max(64 * parts, _SLICE // numbers))
+    slices = -(-n // size)
+    size = -(-n // slices)
+
+    def slice_of(first):
+        which = first + jnp.arange(size, dtype=jnp.int32)
+        stack = Stack.by(make, which, [True])
+        count = jnp.minimum(n - first, size).astype(jnp.int32)
+        found = solve_stack(stack, solver, count, lanes, mesh, False)
+        return _rows(found.params), found.status, found.cost
+
+    firsts = jnp.arange(slices, dtype=jnp.int32) * size
+    found = jax.lax.map(slice_of, firsts)
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:n], found)
+
+
+def _rows(params: PyTree) -> Float[Array, "n k"]:
+    """Parameters with a first axis as rows."""
+    return jax.vmap(lambda one: ravel_pytree(one)[0])(params)
+
+
+def _row_numbers(problem: Problem, rows: Any) -> int:
+    """The numbers in a row of the data."""
+    m = rows.used.size
+    sizes = [leaf.size // m for leaf in jax.tree.leaves(problem.args) if leaf.ndim]
+    return max(1, sum(sizes))
+
+
+def _plain(solver: TRF | None) -> TRF:
+    """The solver of the replicates, which record nothing."""
+    solver = TRF() if solver is None else solver
+    return solver.replaced(history=False, mesh=None)

@@ -1,0 +1,227 @@
+"""What analysers of a fit look at: numbers on the host, each made when asked for."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from ._covariance_kinds import combinations
+from ._curve import Curve
+from ._evidence import Rows, held_at, rows_at
+from ._goodness import GoodnessNoise
+from ._hessian import hessian
+from ._linearise import Gram
+from ._names import names_of
+from ._problem import Problem
+from ._result import Solution
+from ._trf import TRF
+
+
+class Checkup:
+    """A fit as NumPy arrays: m residuals that count, n parameters.
+
+    **Attributes:** `problem`, `solution`, `solver`, `noise`, `names`; `x` and `start`,
+    (n,); `fixed` and `active`, (n,) booleans, and `free`, which are neither.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        solution: Solution,
+        solver: TRF,
+        noise: GoodnessNoise,
+        names: Any = None,
+    ):
+        self.problem, self.solution, self.solver = problem, solution, solver
+        self.noise, self.names = noise, names_of(problem.params, names)
+        self.x = np.asarray(ravel_pytree(solution.params)[0])
+        self.start = np.asarray(ravel_pytree(problem.params)[0])
+        fixed, active = held_at(problem, solution, True)
+        self.fixed, self.active = np.asarray(fixed), np.asarray(active)
+        self.free = ~self.fixed & ~self.active
+
+    @functools.cached_property
+    def _rows(self) -> Any:
+        return self._rows_of(self.x)
+
+    def _rows_of(self, x: np.ndarray) -> Any:
+        rows = jax.device_get(_rows_at(self.problem, x, self.solver))
+        return Rows(*(a[rows.used] for a in rows))
+
+    @functools.cached_property
+    def where(self) -> np.ndarray:
+        """The indices of the residuals that count, (m,)."""
+        if self.problem.mask is None:
+            return np.arange(len(self.residual))
+        return np.flatnonzero(np.asarray(ravel_pytree(self.problem.mask)[0]))
+
+    @property
+    def residual(self) -> np.ndarray:
+        """Residuals at the solution, (m,), as the problem states them."""
+        return self._rows.residual
+
+    @property
+    def jacobian(self) -> np.ndarray:
+        """Their derivatives, (m, n), as the loss weighs them."""
+        return self._rows.jacobian
+
+    @functools.cached_property
+    def jacobian_at_start(self) -> np.ndarray:
+        """The same at the start, (m, n)."""
+        return self._rows_of(self.start).jacobian
+
+    @functools.cached_property
+    def norms(self) -> np.ndarray:
+        """The lengths of the columns of the Jacobian, (n,)."""
+        return np.linalg.norm(self.jacobian, axis=0)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether residuals and derivatives at the solution are finite."""
+        rows = self._rows
+        return bool(np.isfinite(rows.residual).all() and np.isfinite(self.norms).all())
+
+    @functools.cached_property
+    def _spectrum(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """U, s and V' of J with columns of length 1; of free parameters only."""
+        columns = self.jacobian[:, self.free]
+        norms = self.norms[self.free]
+        return np.linalg.svd(columns / np.where(norms > 0, norms, 1), False)
+
+    @property
+    def singular_values(self) -> np.ndarray:
+        """Of J with columns of length 1, of free parameters, the largest first."""
+        return self._spectrum[1]
+
+    @property
+    def cut(self) -> float:
+        """Singular values at or below this are rounding."""
+        s = self.singular_values
+        eps = float(np.finfo(s.dtype).eps)
+        return max(self.jacobian.shape) * eps * float(s[0]) if s.size else 0.0
+
+    @functools.cached_property
+    def directions(self) -> np.ndarray:
+        """The directions of the singular values as rows, (k, n), in scaled units."""
+        rows = np.zeros((len(self.singular_values), self.x.size))
+        rows[:, self.free] = self._spectrum[2]
+        return rows
+
+    @property
+    def rank(self) -> int:
+        """The number of directions that the data determine."""
+        return int((self.singular_values > self.cut).sum())
+
+    @property
+    def condition(self) -> float:
+        """The condition number of J with columns of length 1."""
+        s = self.singular_values
+        if not s.size:
+            return 1.0
+        full = self.rank == int(self.free.sum())
+        return float(s[0] / s[-1]) if full and s[-1] > 0 else np.inf
+
+    @functools.cached_property
+    def hat(self) -> np.ndarray:
+        """The leverage of each residual, (m,)."""
+        u = self._spectrum[0][:, : self.rank]
+        return np.minimum(np.sum(u**2, axis=1), 1 - 1e-12)
+
+    @property
+    def dof(self) -> int:
+        """Degrees of freedom."""
+        return int(self.solution.dof)
+
+    @property
+    def noise_deviation(self) -> float:
+        """The standard deviation of a residual; 1 where the noise is known."""
+        if self.noise == "known":
+            return 1.0
+        chi2 = float(self._rows.influence @ self._rows.influence)
+        return float(np.sqrt(chi2 / self.dof)) if self.dof > 0 else np.nan
+
+    @functools.cached_property
+    def _inverse(self) -> np.ndarray:
+        """(J'J)^-1 of free parameters on what is determined, (k, k)."""
+        s, rank = self.singular_values, self.rank
+        norms = self.norms[self.free]
+        w = self._spectrum[2][:rank] / s[:rank, None] / np.where(norms > 0, norms, 1)
+        return w.T @ w
+
+    @functools.cached_property
+    def errors(self) -> np.ndarray:
+        """Standard errors, (n,); 0 where not free, inf where not determined."""
+        out = np.zeros(self.x.size)
+        some = np.sqrt(np.diag(self._inverse)) * self.noise_deviation
+        null = self._spectrum[2][self.rank :]
+        lost = np.sum(null**2, axis=0) > np.sqrt(np.finfo(some.dtype).eps)
+        out[self.free] = np.where(lost | (self.norms[self.free] == 0), np.inf, some)
+        return out
+
+    @functools.cached_property
+    def correlation(self) -> np.ndarray:
+        """Correlations of the parameters, (n, n); NaN where there are none."""
+        out = np.full((self.x.size,) * 2, np.nan)
+        size = np.sqrt(np.diag(self._inverse))
+        usable = np.isfinite(self.errors[self.free]) & (size > 0)
+        scale = np.where(usable, size, np.nan)
+        free = np.flatnonzero(self.free)
+        out[np.ix_(free, free)] = self._inverse / np.outer(scale, scale)
+        return out
+
+    @functools.cached_property
+    def cosines(self) -> np.ndarray:
+        """|cos| of the angle between the residual and each column, (n,); 0 if held."""
+        r = self._rows.weighted
+        size = np.linalg.norm(r) * self.norms
+        grad = np.abs(self.jacobian.T @ r)
+        return np.where(self.free & (size > 0), grad / np.where(size > 0, size, 1), 0)
+
+    @functools.cached_property
+    def hessian(self) -> np.ndarray:
+        """The exact Hessian of the cost at the solution, (n, n)."""
+        return np.asarray(hessian(self.problem, self.solution.params))
+
+    @functools.cached_property
+    def is_exact(self) -> bool:
+        """Whether residuals are no more than rounding of the numbers they come from."""
+        r, size = self.residual, 0.0
+        if isinstance(self.problem.residual, Curve):
+            data = self.problem.args
+            y = data.weigh(data.y)
+            size = float(np.linalg.norm(ravel_pytree(y)[0]))
+        moved = np.abs(self.jacobian) @ np.abs(self.x)
+        size = max(size, float(np.linalg.norm(moved)))
+        eps = float(np.finfo(r.dtype).eps)
+        return float(np.linalg.norm(r)) <= 64 * eps * size
+
+    @functools.cached_property
+    def fitted(self) -> np.ndarray | None:
+        """What a curve's model predicts, (m,); None for another residual."""
+        if not isinstance(self.problem.residual, Curve):
+            return None
+        data = self.problem.args
+        y = np.asarray(ravel_pytree(data.y)[0])[self.where]
+        if data.sigma is not None and not isinstance(data.sigma, jax.Array):
+            return None
+        sigma = 1.0 if data.sigma is None else np.asarray(data.sigma)
+        sigma = np.broadcast_to(sigma, np.shape(ravel_pytree(data.y)[0]))
+        return y + self.residual * sigma[self.where]
+
+    @property
+    def by_gram(self) -> bool:
+        """Whether the fit ended with J'J rather than a triangle of J."""
+        return isinstance(self.solution.linearisation, Gram)
+
+    def named(self, which: Any) -> tuple[str, ...]:
+        """The names of the parameters that an array of booleans marks."""
+        return tuple(self.names[i] for i in np.flatnonzero(which))
+
+    def in_words(self, directions: Any) -> tuple[str, ...]:
+        """Directions as combinations of named parameters."""
+        return combinations(np.asarray(directions), self.names)
+
+
+_rows_at = jax.jit(rows_at)

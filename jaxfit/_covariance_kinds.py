@@ -1,0 +1,245 @@
+"""Which covariance: of what curvature, under which noise, on which side of a bound.
+
+    gauss_newton   s^2 (J'J)^-1, as `Solution.covariance`
+    hessian        s^2 H^-1 with H the exact Hessian of the cost
+    sandwich       H^-1 B H^-1, B = sum of psi_i^2 j_i j_i' / (1 - h_i)^2
+
+The first two hold where all residuals have one variance s^2. The last holds whatever
+variances they have and for any loss (Huber 1967; White 1982, Econometrica 50): its
+filling is made of the residuals themselves, each inflated by its leverage h_i so that
+few data do not make it too small ("HC3" of MacKinnon and White 1985).
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from ._check import one_of
+from ._converged import converged
+from ._covariance import Directions, directions
+from ._covariance import covariance as inverse_of
+from ._evidence import Noise, Rows, dense, held_at, needs_rows, noise_variance, rows_at
+from ._hessian import hessian
+from ._linearise import Dense, Gram
+from ._names import names_of
+from ._problem import Problem
+from ._result import Solution
+from ._trf import TRF
+from ._types import Matrix, Scalar, Vector
+
+
+Kind = Literal["gauss_newton", "hessian", "sandwich"]
+
+
+class Covariance(eqx.Module):
+    """A covariance of the parameters, and what it does not speak of.
+
+    **Attributes:**
+
+    - `params`: the estimate it belongs to, in the problem's PyTree.
+    - `matrix`: (n, n), in the order of `ravel_pytree(params)`. Zero for parameters that
+        are fixed or dropped. A parameter that the data do not determine has variance
+        inf and covariances NaN.
+    - `variance`: the variance of a residual, s^2; 1 for the sandwich, which has none.
+    - `fixed`, `dropped`, `undetermined`: (n,) booleans: parameters with lower == upper;
+        held by an active bound and taken for known; moved by a null direction.
+    - `rank`: how many directions of the others the data determine.
+    - `null`: (n, n): directions in which the residuals do not change, as rows in units
+        in which columns of J have length 1; zero where there are fewer.
+    - `root`: W with W'W the matrix on what is determined; `unit` is 1 / |J_i|.
+    """
+
+    params: PyTree[Array]
+    matrix: Matrix
+    variance: Scalar
+    fixed: Bool[Array, " n"]
+    dropped: Bool[Array, " n"]
+    undetermined: Bool[Array, " n"]
+    rank: Int[Array, ""]
+    null: Matrix
+    root: Float[Array, "k n"]
+    unit: Vector
+    kind: Kind = eqx.field(static=True)
+    noise: Noise | None = eqx.field(static=True)
+
+    @property
+    def errors(self) -> Vector:
+        """Standard errors, (n,)."""
+        return jnp.sqrt(jnp.diagonal(self.matrix, axis1=-2, axis2=-1))
+
+    @property
+    def correlation(self) -> Matrix:
+        """Correlations, (n, n); NaN where there are none."""
+        error = self.errors
+        scale = error[..., :, None] * error[..., None, :]
+        usable = (scale > 0) & jnp.isfinite(scale)
+        return jnp.where(usable, self.matrix / jnp.where(usable, scale, 1), jnp.nan)
+
+    def null_directions(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
+        """What cannot be told apart, in words: combinations like "a - 0.5 b".
+
+        Each is a direction in which parameters can move, in the unit in which each
+        moves the residuals equally, without any residual changing.
+        """
+        return combinations(np.asarray(self.null), names_of(self.params, names))
+
+    def report(self, names: Sequence[str] | None = None) -> str:
+        """Estimates, standard errors, and what was dropped or not determined."""
+        known = names_of(self.params, names)
+        values, errors = ravel_pytree(self.params)[0], np.asarray(self.errors)
+        notes = [
+            "fixed"
+            if fixed
+            else "at its bound, taken for known"
+            if dropped
+            else "not determined"
+            if lost
+            else ""
+            for fixed, dropped, lost in zip(
+                self.fixed, self.dropped, self.undetermined, strict=True
+            )
+        ]
+        width = max(map(len, known))
+        lines = [
+            f"{name:<{width}}  {float(value):>14.8g} +- {float(error):<10.4g} {note}"
+            for name, value, error, note in zip(
+                known, values, errors, notes, strict=True
+            )
+        ]
+        says = self.kind + (f", noise {self.noise}" if self.noise else "")
+        lines = [f"covariance: {says}; rank {int(self.rank)}", *map(str.rstrip, lines)]
+        free = [f"residuals do not see {way}" for way in self.null_directions(names)]
+        return "\n".join([*lines, *free])
+
+
+def covariance(
+    problem: Problem,
+    solution: Solution,
+    *,
+    kind: Kind = "gauss_newton",
+    noise: Noise | None = None,
+    active: Literal["drop", "keep"] = "drop",
+    solver: TRF | None = None,
+) -> Covariance:
+    """The covariance of the parameters, of the kind that suits the data.
+
+    A pure function: it can be jitted, batched and differentiated, by the data too, if
+    the solution is computed inside.
+
+    **Arguments:**
+
+    - `problem`, `solution`: a problem and what [`jaxfit.solve`][] made of it.
+    - `kind`: "gauss_newton", "hessian" or "sandwich", as above. The latter two evaluate
+        second derivatives of the model, the last one keeps an (m, n) Jacobian.
+    - `noise`: "estimated" from the cost (the default), "known" where residuals are in
+        units of their standard deviations, or "robust", from the median of their
+        sizes. The sandwich takes each residual at its word, and none of these.
+    - `active`: "drop" takes parameters at an active bound for known, so that the others
+        have the errors of the fit without them; "keep" disregards bounds.
+    - `solver`: how to differentiate, as the fit's [`jaxfit.TRF`][] did.
+
+    **Returns:** a [`jaxfit.Covariance`][], NaN inside a trace where the fit failed.
+
+    **Raises:** `ValueError` for a solution that did not converge or is matrix-free, for
+    dof < 1 where the noise is to be estimated, and for `noise` with a sandwich.
+    """
+    kind = one_of("kind", kind, Kind)
+    active = one_of("active", active, Literal["drop", "keep"])
+    if kind == "sandwich":
+        if noise is not None:
+            raise ValueError(
+                f"`noise` is {noise!r}, but a sandwich takes residuals as they are: "
+                "leave it out."
+            )
+    else:
+        noise = one_of("noise", noise or "estimated", Noise)
+    estimated = noise in ("estimated", "robust")
+    ok = converged("covariance", problem, solution, estimated)
+    dense("covariance", solution)
+    return _covariance(problem, solution, ok, solver, kind, noise, active == "drop")
+
+
+@eqx.filter_jit
+def _covariance(problem, solution, ok, solver, kind, noise, drop) -> Covariance:
+    x = ravel_pytree(solution.params)[0]
+    fixed, dropped = held_at(problem, solution, drop)
+    held, rows = fixed | dropped, None
+    if kind == "sandwich" or needs_rows(noise, problem):
+        rows = rows_at(problem, x, solver)
+    lin: Any = solution.linearisation
+    if kind != "gauss_newton":
+        flat = jnp.zeros_like(x)
+        lin = Gram(solution.cost, flat, hessian(problem, solution.params))
+    ways = directions(lin, held)
+    inverse, root = inverse_of(lin, held), ways.determined
+    variance = jnp.ones_like(solution.cost)
+    if kind == "sandwich":
+        inverse, root = _sandwich(lin, held, ways, rows)
+    else:
+        variance = noise_variance(noise, problem, solution, rows)
+    variance = jnp.where(ok, variance, jnp.nan)
+    null = jnp.any(ways.null != 0, axis=1)
+    return Covariance(
+        params=solution.params,
+        matrix=inverse * variance,
+        variance=variance,
+        fixed=fixed,
+        dropped=dropped,
+        undetermined=ways.lost,
+        rank=jnp.sum(~held) - jnp.sum(null),
+        null=ways.null,
+        root=jax.lax.stop_gradient(root * jnp.sqrt(variance)),
+        unit=ways.unit,
+        kind=kind,
+        noise=noise,
+    )
+
+
+def _sandwich(
+    lin: Dense, held: Bool[Array, " n"], ways: Directions, rows: Any
+) -> tuple[Matrix, Matrix]:
+    """H^-1 B H^-1 on what is determined, and its root."""
+    bread = inverse_of(lin, held)
+    inside = jnp.where(jnp.isfinite(bread), bread, 0)
+    inflated = rows.scores / (1 - leverage(rows, held))[:, None]
+    shares = inflated @ inside
+    full = shares.T @ shares
+    unknown = jnp.where(jnp.eye(len(held), dtype=bool), jnp.inf, jnp.nan)
+    either = ways.lost[:, None] | ways.lost
+    lam, basis = jnp.linalg.eigh(jax.lax.stop_gradient(full))
+    root = jnp.sqrt(jnp.maximum(lam, 0))[:, None] * basis.T
+    return jnp.where(either, unknown, full), root
+
+
+def leverage(rows: Rows, held: Bool[Array, " n"]) -> Float[Array, " m"]:
+    """The diagonal of the hat matrix of the weighted rows, at most 1 - sqrt(eps)."""
+    jacobian = jnp.where(held, 0, rows.jacobian)
+    lengths = jnp.sqrt(jnp.sum(jacobian**2, axis=0))
+    scaled = jacobian / jnp.where(lengths > 0, lengths, 1)
+    u, s, _ = jnp.linalg.svd(scaled, full_matrices=False)
+    eps = jnp.finfo(s.dtype).eps
+    kept = s > max(scaled.shape) * eps * s[0]
+    return jnp.clip(jnp.sum(jnp.where(kept, u, 0) ** 2, axis=1), 0, 1 - jnp.sqrt(eps))
+
+
+def combinations(directions: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
+    """Directions as sums of named parameters; those that are zero are left out."""
+    found = []
+    for direction in directions:
+        size = np.abs(direction).max()
+        if not size > 0:
+            continue
+        parts = direction / direction[np.argmax(np.abs(direction))]
+        order = [i for i in np.argsort(-np.abs(parts)) if abs(parts[i]) > 0.01]
+        text = str(names[order[0]])
+        for i in order[1:]:
+            share = "" if abs(parts[i]) > 0.995 else f"{abs(parts[i]):.2g} "
+            text += f" {'-' if parts[i] < 0 else '+'} {share}{names[i]}"
+        found.append(text)
+    return tuple(found)
