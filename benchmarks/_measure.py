@@ -30,6 +30,7 @@ PACKAGES = (
     "optimistix",
     "lineax",
     "lmfit",
+    "iminuit",
     "nlsq",
 )
 

@@ -37,6 +37,8 @@ NAMES = (
     "reusable",
     "agreement",
     "coverage",
+    "errors",
+    "coverage_kinds",
 )
 NEEDS = {"reusable": "nlsq"}  # what not every environment has
 RESULTS = HERE / "results"

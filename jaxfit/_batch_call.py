@@ -16,7 +16,7 @@ from ._batch_data import BatchData
 from ._batch_program import BatchOutcome, Choices, on_a_thread, on_devices
 from ._batch_slices import in_slices
 from ._machine import cores
-from ._predict import precision
+from ._precision import precision
 from ._scipy_model import ScipyModel
 from ._scipy_options import NamedLoss, ScipyLoss
 from ._status import Status

@@ -12,7 +12,7 @@ from ._batch_read import Measured, read_shaped
 from ._curve_program import Given, guessed
 from ._data import real_array
 from ._guess import beginnings, candidates, sizes
-from ._predict import precision
+from ._precision import precision
 from ._scipy_model import ScipyModel
 from ._scipy_options import NamedLoss, ScipyLoss, check_feasible
 from ._signature import signature_of

@@ -21,11 +21,13 @@ from jaxtyping import Array, Float, Int, PyTree
 from ._batch import mesh_of, solve_stack
 from ._check import one_of, positive_int
 from ._converged import converged
+from ._covariance import directions
 from ._covariance_kinds import leverage
 from ._evidence import dense, held_at, noise_variance, rows_at
 from ._influence import influence
 from ._names import shape_like
-from ._objective import why_not_rowwise
+from ._objective import num_residuals, why_not_rowwise
+from ._precision import in_own_precision
 from ._problem import Problem
 from ._profile import check_levels
 from ._resample import Resampling, drawn_rows, drawn_shift, picked, shifted, solver_for
@@ -63,15 +65,18 @@ class Bootstrap(eqx.Module):
     kind: Resampling = eqx.field(static=True)
 
     @property
+    @in_own_precision
     def num_failed(self) -> Int[Array, ""]:
         """How many fits met no tolerance."""
         return jnp.sum(self.status <= 0)
 
     @property
+    @in_own_precision
     def samples(self) -> Float[Array, "n k"]:
         """The replicates as rows in the order of `ravel_pytree(params)`."""
         return _rows(self.params)
 
+    @in_own_precision
     def covariance(self) -> Matrix:
         """The covariance of the replicates, (n, n)."""
         rows = self.samples
@@ -81,15 +86,18 @@ class Bootstrap(eqx.Module):
         apart = jnp.where(used, rows - mean, 0)
         return apart.T @ apart / (count - 1)
 
+    @in_own_precision
     def errors(self) -> PyTree[Array]:
         """Standard errors, like the parameters."""
         return shape_like(self.estimate, jnp.sqrt(jnp.diagonal(self.covariance())))
 
+    @in_own_precision
     def bias(self) -> PyTree[Array]:
         """The mean of the replicates less the estimate."""
         mean = jnp.nanmean(self.samples, axis=0)
         return shape_like(self.estimate, mean - ravel_pytree(self.estimate)[0])
 
+    @in_own_precision
     def interval(
         self, level: float = 0.95, kind: Interval = "bca"
     ) -> tuple[PyTree[Array], PyTree[Array]]:
@@ -141,6 +149,7 @@ class Jackknife(eqx.Module):
     status: Int[Array, " m"]
     estimate: PyTree[Array]
 
+    @in_own_precision
     def covariance(self) -> Matrix:
         """(m - 1) / m times the sum of squares of the fits about their mean."""
         rows = _rows(self.params)
@@ -150,10 +159,12 @@ class Jackknife(eqx.Module):
         apart = jnp.where(used, rows - mean, 0)
         return apart.T @ apart * (count - 1) / count
 
+    @in_own_precision
     def errors(self) -> PyTree[Array]:
         """Standard errors, like the parameters."""
         return shape_like(self.estimate, jnp.sqrt(jnp.diagonal(self.covariance())))
 
+    @in_own_precision
     def bias(self) -> PyTree[Array]:
         """(m - 1) times the mean of the fits less the estimate."""
         rows = _rows(self.params)
@@ -210,8 +221,8 @@ def bootstrap(
     dense("bootstrap", solution)
     if isinstance(key, int | np.integer):
         key = jax.random.key(int(key))
-    solver = _plain(solver)
     x = ravel_pytree(solution.params)[0]
+    solver = _plain(solver, num_residuals(problem, x))
     rowwise = kind == "pairs" and why_not_rowwise(problem, x, solver) is None
     return _bootstrap(
         problem,
@@ -226,10 +237,14 @@ def bootstrap(
 @eqx.filter_jit
 def _bootstrap(problem, solution, ok, key, solver, how) -> Bootstrap:
     n, kind, noise, rowwise, lanes, mesh = how
-    x = ravel_pytree(solution.params)[0]
+    x, unravel = ravel_pytree(solution.params)
     rows = rows_at(problem, x, solver)
     fixed, dropped = held_at(problem, solution, True)
     hat = leverage(rows, fixed | dropped)
+    # Where the linear model takes a shift of the residual: one evaluation less a fit.
+    w = directions(dense("bootstrap", solution), fixed | dropped).determined
+    weigh = jnp.sqrt(rows.slope)
+    pull = w.T @ w @ rows.jacobian.T
     variance = noise_variance(noise, problem, solution, rows)
     order = jnp.argsort(~rows.used, stable=True)
     whole = rows.used.size * (1 if kind != "pairs" else _row_numbers(problem, rows))
@@ -240,10 +255,14 @@ def _bootstrap(problem, solution, ok, key, solver, how) -> Bootstrap:
             which = drawn_rows(own, rows.used, order)
             counts = jnp.arange(which.size) < jnp.sum(rows.used)
             other = picked(problem, which, counts, rowwise)
+            start = x
         else:
             shift = drawn_shift(kind, own, rows, order, hat, variance)
             other = shifted(problem, shift)
-        return eqx.tree_at(lambda p: p.params, other, solution.params)
+            start = x - pull @ (weigh * shift)
+            if problem.bounds is not None:
+                start = jnp.clip(start, problem.bounds.lower, problem.bounds.upper)
+        return eqx.tree_at(lambda p: p.params, other, unravel(start))
 
     fits = solver_for(problem, solver, kind, rowwise)
     found, status, cost = _all(replicate, n, whole, fits, lanes, mesh)
@@ -281,7 +300,8 @@ def jackknife(
     """
     ok = converged("jackknife", problem, solution)
     how = lanes, mesh_of(devices, mesh)
-    return _jackknife(problem, solution, ok, _plain(solver), how)
+    m = num_residuals(problem, ravel_pytree(solution.params)[0])
+    return _jackknife(problem, solution, ok, _plain(solver, m), how)
 
 
 @eqx.filter_jit
@@ -339,7 +359,12 @@ def _row_numbers(problem: Problem, rows: Any) -> int:
     return max(1, sum(sizes))
 
 
-def _plain(solver: TRF | None) -> TRF:
-    """The solver of the replicates, which record nothing."""
-    solver = TRF() if solver is None else solver
+def _plain(solver: TRF | None, m: int) -> TRF:
+    """The solver of the replicates, which record nothing.
+
+    By default they stop after a step that lowers the cost by less than 1e-4 of the
+    noise variance: within a hundredth of a standard error before it, and by that much
+    squared after it.
+    """
+    solver = TRF(ftol=1e-4 / m) if solver is None else solver
     return solver.replaced(history=False, mesh=None)

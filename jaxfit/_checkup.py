@@ -8,7 +8,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ._covariance_kinds import combinations
-from ._curve import Curve
+from ._curve import Curve, Factor
 from ._evidence import Rows, held_at, rows_at
 from ._goodness import GoodnessNoise
 from ._hessian import hessian
@@ -67,6 +67,21 @@ class Checkup:
         """Their derivatives, (m, n), as the loss weighs them."""
         return self._rows.jacobian
 
+    @property
+    def influence(self) -> np.ndarray:
+        """The residuals as a robust loss lets them count, (m,)."""
+        return self._rows.influence
+
+    @property
+    def weighted(self) -> np.ndarray:
+        """The residuals whose product with the Jacobian is the gradient, (m,)."""
+        return self._rows.weighted
+
+    @property
+    def is_robust(self) -> bool:
+        """Whether the loss holds outliers down."""
+        return self.problem.loss.rho is not None
+
     @functools.cached_property
     def jacobian_at_start(self) -> np.ndarray:
         """The same at the start, (m, n)."""
@@ -86,9 +101,11 @@ class Checkup:
     @functools.cached_property
     def _spectrum(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """U, s and V' of J with columns of length 1; of free parameters only."""
-        columns = self.jacobian[:, self.free]
         norms = self.norms[self.free]
-        return np.linalg.svd(columns / np.where(norms > 0, norms, 1), False)
+        columns = self.jacobian[:, self.free] / np.where(norms > 0, norms, 1)
+        m, k = columns.shape
+        # Rows of 0, where there are fewer than parameters, so that V is square.
+        return np.linalg.svd(np.pad(columns, ((0, max(0, k - m)), (0, 0))), False)
 
     @property
     def singular_values(self) -> np.ndarray:
@@ -126,7 +143,7 @@ class Checkup:
     @functools.cached_property
     def hat(self) -> np.ndarray:
         """The leverage of each residual, (m,)."""
-        u = self._spectrum[0][:, : self.rank]
+        u = self._spectrum[0][: len(self.residual), : self.rank]
         return np.minimum(np.sum(u**2, axis=1), 1 - 1e-12)
 
     @property
@@ -139,7 +156,7 @@ class Checkup:
         """The standard deviation of a residual; 1 where the noise is known."""
         if self.noise == "known":
             return 1.0
-        chi2 = float(self._rows.influence @ self._rows.influence)
+        chi2 = float(self.influence @ self.influence)
         return float(np.sqrt(chi2 / self.dof)) if self.dof > 0 else np.nan
 
     @functools.cached_property
@@ -155,29 +172,69 @@ class Checkup:
         """Standard errors, (n,); 0 where not free, inf where not determined."""
         out = np.zeros(self.x.size)
         some = np.sqrt(np.diag(self._inverse)) * self.noise_deviation
-        null = self._spectrum[2][self.rank :]
-        lost = np.sum(null**2, axis=0) > np.sqrt(np.finfo(some.dtype).eps)
-        out[self.free] = np.where(lost | (self.norms[self.free] == 0), np.inf, some)
+        out[self.free] = np.where(self._lost, np.inf, some)
         return out
+
+    @functools.cached_property
+    def _lost(self) -> np.ndarray:
+        """Which free parameters a null direction moves, (k,)."""
+        null = self._spectrum[2][self.rank :]
+        moved = np.sum(null**2, axis=0) > np.sqrt(np.finfo(null.dtype).eps)
+        return moved | (self.norms[self.free] == 0)
 
     @functools.cached_property
     def correlation(self) -> np.ndarray:
         """Correlations of the parameters, (n, n); NaN where there are none."""
         out = np.full((self.x.size,) * 2, np.nan)
         size = np.sqrt(np.diag(self._inverse))
-        usable = np.isfinite(self.errors[self.free]) & (size > 0)
-        scale = np.where(usable, size, np.nan)
+        scale = np.where(self._lost, np.nan, size)
         free = np.flatnonzero(self.free)
         out[np.ix_(free, free)] = self._inverse / np.outer(scale, scale)
         return out
 
     @functools.cached_property
-    def cosines(self) -> np.ndarray:
-        """|cos| of the angle between the residual and each column, (n,); 0 if held."""
-        r = self._rows.weighted
-        size = np.linalg.norm(r) * self.norms
-        grad = np.abs(self.jacobian.T @ r)
-        return np.where(self.free & (size > 0), grad / np.where(size > 0, size, 1), 0)
+    def offset(self) -> np.ndarray:
+        """How far the minimum still is, by a Gauss-Newton step, in errors, (n,).
+
+        0 for parameters that are not free or not determined.
+        """
+        out = np.zeros(self.x.size)
+        out[self.free] = self._inverse @ (self.jacobian.T @ self.weighted)[self.free]
+        known = (self.errors > 0) & np.isfinite(self.errors)
+        return np.where(known, np.abs(out) / np.where(known, self.errors, 1), 0)
+
+    def depends_on(self, i: int) -> bool:
+        """Whether parameter i, made NaN, changes any residual."""
+        x = self.x.copy()
+        x[i] = np.nan
+        with jax.debug_nans(False):
+            residual = self._rows_of(x).residual
+        return not np.array_equal(residual, self.residual)
+
+    def without(self, i: int) -> tuple[np.ndarray, float]:
+        """What is lost where parameter i is 0.
+
+        **Returns:** the parameters on which nothing depends then, as (n,) booleans, and
+        by how much chi2 rises, in variances of the noise, once the others have made a
+        Gauss-Newton step; inf where the model is not defined.
+        """
+        x = self.x.copy()
+        x[i] = 0
+        with jax.debug_nans(False):
+            rows = self._rows_of(x)
+        r, j = rows.weighted, rows.jacobian
+        if not (np.isfinite(r).all() and np.isfinite(j).all()):
+            return np.zeros_like(self.free), np.inf
+        norms = np.linalg.norm(j, axis=0)
+        empty = self.free & (norms <= 1e-9 * self.norms) & (self.norms > 0)
+        empty[i] = False
+        rest = self.free & ~empty
+        rest[i] = False
+        unit = np.where(norms[rest] > 0, norms[rest], 1)
+        step = np.linalg.lstsq(j[:, rest] / unit, -r)[0]
+        moved = r + j[:, rest] / unit @ step
+        rise = float(moved @ moved - self.weighted @ self.weighted)
+        return empty, rise / self.noise_deviation**2
 
     @functools.cached_property
     def hessian(self) -> np.ndarray:
@@ -192,8 +249,11 @@ class Checkup:
             data = self.problem.args
             y = data.weigh(data.y)
             size = float(np.linalg.norm(ravel_pytree(y)[0]))
-        moved = np.abs(self.jacobian) @ np.abs(self.x)
-        size = max(size, float(np.linalg.norm(moved)))
+        jacobian = np.abs(self.jacobian)
+        moved = float(np.linalg.norm(jacobian @ np.abs(self.x)))
+        # Where all is 0 in the end, what is left is rounding of where it began.
+        began = float(np.linalg.norm(jacobian @ np.abs(self.start)))
+        size = max(size, moved, began / 64)
         eps = float(np.finfo(r.dtype).eps)
         return float(np.linalg.norm(r)) <= 64 * eps * size
 
@@ -203,12 +263,15 @@ class Checkup:
         if not isinstance(self.problem.residual, Curve):
             return None
         data = self.problem.args
-        y = np.asarray(ravel_pytree(data.y)[0])[self.where]
-        if data.sigma is not None and not isinstance(data.sigma, jax.Array):
+        if isinstance(data.sigma, Factor):
             return None
-        sigma = 1.0 if data.sigma is None else np.asarray(data.sigma)
-        sigma = np.broadcast_to(sigma, np.shape(ravel_pytree(data.y)[0]))
-        return y + self.residual * sigma[self.where]
+        moved = self.residual
+        if data.sigma is not None:
+            wide = jax.tree.map(
+                lambda s, y: np.broadcast_to(s, np.shape(y)), data.sigma, data.y
+            )
+            moved = moved * np.asarray(ravel_pytree(wide)[0])[self.where]
+        return np.asarray(ravel_pytree(data.y)[0])[self.where] + moved
 
     @property
     def by_gram(self) -> bool:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from ._check import is_concrete
+from ._precision import in_own_precision
 from ._types import Matrix, Vector
 
 
@@ -24,6 +25,7 @@ class Consensus(eqx.Module):
     covariance: Matrix
     weights: Float[Array, "K n n"]
 
+    @in_own_precision
     def combine(self, draws: ArrayLike) -> Float[Array, "s n"]:
         """Draws of the whole from s draws of each shard, (K, s, n).
 

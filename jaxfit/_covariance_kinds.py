@@ -28,6 +28,7 @@ from ._evidence import Noise, Rows, dense, held_at, needs_rows, noise_variance, 
 from ._hessian import hessian
 from ._linearise import Dense, Gram
 from ._names import names_of
+from ._precision import in_own_precision
 from ._problem import Problem
 from ._result import Solution
 from ._trf import TRF
@@ -69,11 +70,13 @@ class Covariance(eqx.Module):
     noise: Noise | None = eqx.field(static=True)
 
     @property
+    @in_own_precision
     def errors(self) -> Vector:
         """Standard errors, (n,)."""
         return jnp.sqrt(jnp.diagonal(self.matrix, axis1=-2, axis2=-1))
 
     @property
+    @in_own_precision
     def correlation(self) -> Matrix:
         """Correlations, (n, n); NaN where there are none."""
         error = self.errors
@@ -81,6 +84,7 @@ class Covariance(eqx.Module):
         usable = (scale > 0) & jnp.isfinite(scale)
         return jnp.where(usable, self.matrix / jnp.where(usable, scale, 1), jnp.nan)
 
+    @in_own_precision
     def null_directions(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
         """What cannot be told apart, in words: combinations like "a - 0.5 b".
 
@@ -89,6 +93,7 @@ class Covariance(eqx.Module):
         """
         return combinations(np.asarray(self.null), names_of(self.params, names))
 
+    @in_own_precision
     def report(self, names: Sequence[str] | None = None) -> str:
         """Estimates, standard errors, and what was dropped or not determined."""
         known = names_of(self.params, names)

@@ -22,12 +22,14 @@ from ._function import Function
 from ._guess import beginnings, candidates, sizes
 from ._paddable import is_paddable
 from ._predict import Predictor
+from ._problem import Problem
 from ._programs import Timing
 from ._report import Watching, observed
 from ._result import Solution
 from ._scipy_model import Inputs, ScipyJacobian, ScipyModel
 from ._scipy_options import read_differences, read_loss, with_jacobian
 from ._start import Start
+from ._trf import TRF
 
 
 class Call:
@@ -144,6 +146,25 @@ class Call:
             solution = observed(problem, solver, self.watching, self._full, fun)
             outcome = jax.device_get(outcome_of(problem, solver, solution))
             return solution, outcome, Timing(0.0, time.perf_counter() - begin)
+
+    @contextlib.contextmanager
+    def again(self) -> Iterator[tuple[Problem, TRF]]:
+        """The kernel's problem of this call, without padding, and its solver."""
+        data = self.original()
+        x, mask = data["xdata"], data["used"]
+        if self.data.rows_last:
+            x = np.moveaxis(x, -1, 0)
+        given = self._given._replace(
+            x=x,
+            y=data["ydata"],
+            sigma=data["sigma"],
+            mask=None if self.data.mask is None else mask,
+            count=None,
+        )
+        with self._called_back():
+            jacobian = self._differences() if self.jacobian is None else self.jacobian
+            problem = problem_of(self.model, self.loss, given)
+            yield problem, with_jacobian(self.solver, jacobian)
 
     def _full(self, x: np.ndarray) -> np.ndarray:
         p = self.p0.copy()

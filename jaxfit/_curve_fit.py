@@ -18,7 +18,7 @@ from ._curve_options import CALL_ONLY, read_options
 from ._curve_result import result_of
 from ._data import Data, fit_dtype, read_data
 from ._fit_result import CurveFitResult
-from ._predict import precision
+from ._precision import precision
 from ._scipy_options import (
     check_callback,
     check_jac,

@@ -73,7 +73,8 @@ def result_of(
         "unit": outcome.directions.unit,
         "rows_last": call.model.rows_last,
     }
-    parts = {"solution": solution, "predictor": call.predictor(popt), **call.original()}
+    parts = {"solution": solution, "predictor": call.predictor(popt), "call": call}
+    parts |= call.original()
     result = CurveFitResult(numbers, **parts)
     if status <= 0 and status != Status.STOPPED and not hopeless:
         raise FitError(f"Optimal parameters not found: {says}", result)

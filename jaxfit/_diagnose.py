@@ -86,6 +86,7 @@ def _findings(analyser: Any, checkup: Checkup) -> list[Finding]:
         for one in found:
             if not isinstance(one, Finding):
                 raise TypeError(f"expected jaxfit.Finding, got {type(one).__name__}")
+            Severity(one.severity)
     except Exception as err:
         name = getattr(analyser, "__name__", type(analyser).__name__)
         return [

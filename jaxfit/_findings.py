@@ -5,6 +5,8 @@ import enum
 import json
 from typing import Any
 
+import numpy as np
+
 from ._uncertainty_plots import plot_health
 
 
@@ -122,6 +124,8 @@ def _plain(value: Any) -> Any:
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, float) and not abs(value) < float("inf"):
         return str(value)
     return value

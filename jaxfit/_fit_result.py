@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ._inference import Inference
 from ._measures import Measures, measures, quantile
 from ._plot import plot
 from ._predict import Predictor
@@ -25,7 +26,7 @@ class FitError(RuntimeError):
         return self.args[0]
 
 
-class CurveFitResult(tuple):
+class CurveFitResult(Inference, tuple):
     """The tuple (popt, pcov), or SciPy's five with `full_output`, and more by name.
 
     **Attributes:**
@@ -54,6 +55,10 @@ class CurveFitResult(tuple):
 
     - `measures` holds the goodness of fit, `residuals` are y - f and
         `weighted_residuals` what was minimised.
+
+    More is computed when it is asked for: `profile`, `contour`, `bootstrap`,
+    `jackknife`, `influence`, `covariance_of`, `propagate`, `goodness_of_fit`, `laplace`
+    and `diagnose`.
 
     A result read back by `from_dict` or unpickled knows its numbers; its model and
     data it knows only if they were given to it again or saved with it.

@@ -22,6 +22,7 @@ from ._check import is_concrete, one_of
 from ._converged import converged
 from ._distributions import chi2_sf, f_sf
 from ._evidence import rows_at
+from ._precision import in_own_precision
 from ._problem import Problem
 from ._result import Solution
 from ._types import Scalar
@@ -61,6 +62,7 @@ class Goodness(eqx.Module):
     lag: Scalar
     lag_p: Scalar
 
+    @in_own_precision
     def summary(self) -> str:
         """The numbers as a table."""
         tests = (
@@ -93,6 +95,7 @@ class Comparison(eqx.Module):
     bic: Scalar
     test: Literal["f", "chi2"] = eqx.field(static=True)
 
+    @in_own_precision
     def summary(self) -> str:
         """The comparison in a sentence."""
         return (

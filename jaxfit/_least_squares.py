@@ -21,7 +21,7 @@ from ._explain import explained
 from ._from_numpy import HostFunction
 from ._function import Function
 from ._objective import Objective
-from ._predict import precision
+from ._precision import precision
 from ._problem import Problem
 from ._programs import Programs, Timing
 from ._report import Watching, observed

@@ -23,6 +23,7 @@ from ._check import one_of, positive_int
 from ._converged import converged, same_params
 from ._function import Function
 from ._names import shape_like
+from ._precision import in_own_precision
 from ._problem import Problem
 from ._result import Solution
 from ._spread import objective_of
@@ -69,12 +70,14 @@ class LogDensity(eqx.Module):
         """u = 0."""
         return jnp.zeros_like(self.bijection.centre)
 
+    @in_own_precision
     def constrain(self, u: Float[Array, "... n"]) -> PyTree[Array]:
         """Parameters of u, or of many with any axes before."""
         flat = u.reshape(-1, u.shape[-1])
         x = jax.vmap(self.bijection.forward)(flat).reshape(u.shape)
         return shape_like(self.problem.params, x)
 
+    @in_own_precision
     def unconstrain(self, params: PyTree[ArrayLike]) -> Vector:
         """The u of parameters; infinite on a bound.
 
@@ -145,6 +148,7 @@ class Laplace(eqx.Module):
     root: Matrix  # L with L L' the covariance
     converged: Array
 
+    @in_own_precision
     def sample(self, key: Array, n: int) -> PyTree[Array]:
         """n draws of parameters, along a first axis, all of them within bounds.
 
@@ -152,12 +156,14 @@ class Laplace(eqx.Module):
         """
         return self.density.constrain(self.sample_u(key, n))
 
+    @in_own_precision
     def sample_u(self, key: Array, n: int) -> Float[Array, "n k"]:
         """n draws of u: starts for the chains of a sampler."""
         shape = (positive_int("n", n), self.mean.size)
         z = jax.random.normal(key, shape, self.mean.dtype)
         return self.mean + z @ self.root.T
 
+    @in_own_precision
     def log_prob(self, u: Vector) -> Scalar:
         """The log of the normal density at u, with its constant."""
         z = jax.scipy.linalg.solve_triangular(self.root, u - self.mean, lower=True)
@@ -165,6 +171,7 @@ class Laplace(eqx.Module):
         return -0.5 * (z @ z + u.size * jnp.log(2 * jnp.pi)) - size
 
     @property
+    @in_own_precision
     def log_evidence(self) -> Scalar:
         """log of the integral of exp(density): its value at the mode plus a volume.
 

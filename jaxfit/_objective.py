@@ -230,6 +230,13 @@ def is_rows(leaf: Any, size: int) -> bool:
     return leaf.ndim > 0 and leaf.shape[0] == size
 
 
+def num_residuals(problem: Problem, x: Vector) -> int:
+    """The number of residuals, masked ones included."""
+    _, unravel = ravel_pytree(problem.params)
+    shapes = jax.eval_shape(lambda x: problem.residual(unravel(x), problem.args), x)
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
 def why_not_rowwise(problem: Problem, x: Vector, solver: TRF) -> str | None:
     """None if a problem's rows are proven to be treated one by one, else the reason.
 

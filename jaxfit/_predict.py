@@ -14,14 +14,8 @@ from ._data import read_x
 from ._from_numpy import HostFunction
 from ._function import Function
 from ._paddable import is_paddable
+from ._precision import precision
 from ._scipy_model import Inputs, ScipyModel
-
-
-def precision(dtype: np.dtype) -> contextlib.AbstractContextManager:
-    """Double precision for float64, for the time and the thread of the caller only."""
-    if dtype == np.float64:
-        return jax.enable_x64(True)
-    return contextlib.nullcontext()
 
 
 @dataclasses.dataclass(frozen=True)

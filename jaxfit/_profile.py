@@ -24,6 +24,7 @@ from ._distributions import reach
 from ._evidence import dense, held_at, needs_rows, noise_variance, rows_at
 from ._mesh import on_auto_axes
 from ._names import indices_of, names_of
+from ._precision import in_own_precision
 from ._problem import Problem
 from ._rays import Ends, Rays, Side, crossings
 from ._result import Solution
@@ -62,6 +63,7 @@ class Profile(eqx.Module):
     levels: tuple[float, ...] = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
 
+    @in_own_precision
     def interval(self, name: str, level: float) -> tuple[float, float]:
         """The interval of one parameter at one of the levels.
 
@@ -73,6 +75,7 @@ class Profile(eqx.Module):
         j = self.levels.index(level)
         return float(self.lower[i, j]), float(self.upper[i, j])
 
+    @in_own_precision
     def summary(self) -> str:
         """A table of intervals, with the reasons of sides that are no crossings."""
         head = ["parameter", "estimate", "std. error"]

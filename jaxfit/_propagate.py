@@ -16,6 +16,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from ._covariance_kinds import Covariance
 from ._names import names_of
+from ._precision import in_own_precision
 from ._rounding import Style, pretty
 from ._types import Matrix
 
@@ -32,12 +33,14 @@ class Propagated(eqx.Module):
     spread: Float[Array, "p k"]  # F W'
     lost: Bool[Array, " p"]
 
+    @in_own_precision
     def covariance(self) -> Matrix:
         """The covariance of all p values in the order of `ravel_pytree`, (p, p)."""
         known = self.spread @ self.spread.T
         unknown = jnp.where(jnp.eye(self.lost.size, dtype=bool), jnp.inf, jnp.nan)
         return jnp.where(self.lost[:, None] | self.lost, unknown, known)
 
+    @in_own_precision
     def correlation(self) -> Matrix:
         """Their correlations, (p, p); NaN where there are none."""
         c = self.covariance()
@@ -46,6 +49,7 @@ class Propagated(eqx.Module):
         usable = (scale > 0) & jnp.isfinite(scale)
         return jnp.where(usable, c / jnp.where(usable, scale, 1), jnp.nan)
 
+    @in_own_precision
     def pretty(self, style: Style = "pm") -> dict[str, str]:
         """Each value with its error, as text by name."""
         values, errors = (ravel_pytree(t)[0] for t in (self.value, self.errors))

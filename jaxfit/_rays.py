@@ -130,7 +130,8 @@ def crossings(
             low = jnp.where(above, search.low, t)
             high = jnp.where(above, t, search.high)
             close = fitted & (jnp.abs(tau - target) <= tolerance * target)
-            close |= fitted & (high - low <= tolerance * high)
+            narrow = jnp.isfinite(high) & (high - low <= tolerance * high)
+            close |= fitted & narrow
             newton = t - (tau - target) / jnp.where(slope > 0, slope, jnp.nan)
             between = jnp.where(jnp.isfinite(high), 0.5 * (low + high), _GROWTH * t)
             good = fitted & (newton > low) & (newton < high) & (newton < _GROWTH * t)
