@@ -213,13 +213,14 @@ def correlations(c: Checkup) -> Iterator[Finding]:
     if len(pairs):
         pairs = pairs[np.argsort(-together[tuple(pairs.T)], kind="stable")]
         shown = "; ".join(
-            f"{c.names[i]} and {c.names[j]}, {c.correlation[i, j]:+.6f}"
+            f"{c.names[i]} and {c.names[j]} {c.correlation[i, j]:+.6f}"
             for i, j in pairs[:4]
         )
+        more = f", and {len(pairs) - 4} pairs more" if len(pairs) > 4 else ""
         yield Finding(
             "collinear",
             _WARNING,
-            f"{len(pairs)} pairs of parameters have correlations beyond 0.999: {shown}",
+            f"correlations beyond 0.999: {shown}{more}",
             "The data determine little but one combination of them: fix one, or "
             "choose parameters that do not trade off (a sum, a ratio, a centre).",
             tuple(c.names[i] for i in dict.fromkeys(pairs.ravel().tolist())),
@@ -254,8 +255,8 @@ def parsimony(c: Checkup) -> Iterator[Finding]:
             yield Finding(
                 "over-parameterised",
                 _WARNING,
-                f"without {c.names[i]} chi2 would rise by {rise:.2g} variances of the "
-                f"noise, and {', '.join(others)} mean nothing then",
+                f"{c.names[i]} may be 0: chi2 would rise by {rise:.2g} variances of the "
+                f"noise, and nothing would depend on {', '.join(others)}",
                 "The term may not be there: fit without it, and compare by BIC.",
                 (c.names[i], *others),
             )
@@ -525,8 +526,9 @@ def history(c: Checkup) -> Iterator[Finding]:
         return
     # A step as long as `moved`, in units of the residual, lowers the cost of parameters
     # that do not trade off by half its square.
-    variance, fall, square = 2 * cost[-1] / max(c.dof, 1), -np.diff(cost), moved[1:] ** 2
-    flat = (square > 0.01 * variance) & (fall < np.minimum(square / 2e3, variance / 10))
+    fall, square, variance = -np.diff(cost), moved[1:] ** 2, 2 * cost[-1] / max(c.dof, 1)
+    hardly = fall < np.minimum(square / 2000, variance / 10)
+    flat = hardly & (square > 0.01 * variance)
     count = int(flat.sum())
     if count >= 20:
         yield Finding(

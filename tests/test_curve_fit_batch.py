@@ -663,10 +663,20 @@ def test_all_fits_can_fail():
     ],
     ids=str,
 )
-def test_slices_lanes_and_devices_change_no_bit(options, plain):
-    """Slices leave a remainder; there are eight devices, conftest.py's."""
+def test_slices_and_devices_change_no_bit_and_lanes_rounding_only(options, plain):
+    """Slices leave a remainder; there are eight devices, conftest.py's.
+
+    Another number of lanes is another program, which may round its sums otherwise.
+    """
     result = fit(**options)
-    same_bits(result, plain)
+    if "lanes" in options:
+        for name in ("popt", "pcov", "perr", "cost"):
+            ours, theirs = getattr(result, name), getattr(plain, name)
+            np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-14)
+        for name in ("success", "active_mask"):
+            np.testing.assert_array_equal(getattr(result, name), getattr(plain, name))
+    else:
+        same_bits(result, plain)
     assert 0 < result.lane_efficiency <= 1
 
 

@@ -269,9 +269,7 @@ def test_a_style_that_does_not_exist(covariance, style):
 def test_only_solutions_are_compared(solution):
     with pytest.raises(TypeError, match=r"`simple` must be a jaxfit.Solution, got 3"):
         jaxfit.compare_models(3, solution)
-    with pytest.raises(
-        TypeError, match=r"`larger` must be a jaxfit.Solution, got Prob"
-    ):
+    with pytest.raises(TypeError, match=r"`larger` must be a jaxfit.Solution, got P"):
         jaxfit.compare_models(solution, problem())
     with pytest.raises(ValueError, match=r"`noise` must be one of \('known', 'unkn"):
         jaxfit.compare_models(solution, solution, noise="estimated")
