@@ -206,7 +206,7 @@ def minimum(c: Checkup) -> Iterator[Finding]:
 
 def correlations(c: Checkup) -> Iterator[Finding]:
     """Which parameters trade off, and how sloppy is the model?"""
-    if not c.singular_values.size:
+    if not c.is_finite or not c.singular_values.size:
         return
     together = np.abs(np.triu(np.nan_to_num(c.correlation), 1))
     pairs = np.argwhere(together > 0.999)
@@ -255,8 +255,8 @@ def parsimony(c: Checkup) -> Iterator[Finding]:
             yield Finding(
                 "over-parameterised",
                 _WARNING,
-                f"{c.names[i]} may be 0: chi2 would rise by {rise:.2g} variances of the "
-                f"noise, and nothing would depend on {', '.join(others)}",
+                f"{c.names[i]} may be 0, as chi2 would rise by {rise:.2g} variances of "
+                f"the noise, and nothing would depend on {', '.join(others)} then",
                 "The term may not be there: fit without it, and compare by BIC.",
                 (c.names[i], *others),
             )
@@ -480,6 +480,8 @@ def scaling(c: Checkup) -> Iterator[Finding]:
 
 def precision(c: Checkup) -> Iterator[Finding]:
     """Is the arithmetic good enough for this problem?"""
+    if not c.is_finite:
+        return
     eps = float(np.finfo(c.x.dtype).eps)
     single = c.x.dtype == np.float32
     if single and c.rank < (c.free & (c.norms > 0)).sum():
@@ -526,7 +528,8 @@ def history(c: Checkup) -> Iterator[Finding]:
         return
     # A step as long as `moved`, in units of the residual, lowers the cost of parameters
     # that do not trade off by half its square.
-    fall, square, variance = -np.diff(cost), moved[1:] ** 2, 2 * cost[-1] / max(c.dof, 1)
+    fall, square = -np.diff(cost), moved[1:] ** 2
+    variance = 2 * cost[-1] / max(c.dof, 1)
     hardly = fall < np.minimum(square / 2000, variance / 10)
     flat = hardly & (square > 0.01 * variance)
     count = int(flat.sum())
@@ -567,17 +570,17 @@ ALWAYS: tuple[Analyser, ...] = (
     bounds,
     freedom,
     scaling,
+    correlations,
+    precision,
     history,
 )
 AT_A_MINIMUM: tuple[Analyser, ...] = (
     exactness,
     stationarity,
     minimum,
-    correlations,
     parsimony,
     outliers,
     influences,
     weights,
     structure,
-    precision,
 )

@@ -75,14 +75,14 @@ def flat(params):
 
 @cache
 def replicates(kind, box=FREE):
-    """N of them, of residuals by a Jacobian that a user wrote."""
-    solver = BY_HAND if kind == "residual" else None
+    """N of them to all digits, of residuals by a Jacobian that a user wrote."""
+    solver = BY_HAND if kind == "residual" else TRF()
     return jaxfit.bootstrap(*fitted(box), N, KEY, kind=kind, solver=solver)
 
 
 @jax.jit
 def traced(problem, solution):
-    return jaxfit.bootstrap(problem, solution, N, KEY, kind="wild")
+    return jaxfit.bootstrap(problem, solution, N, KEY, kind="wild", solver=TRF())
 
 
 @cache
@@ -96,9 +96,10 @@ def at_solution(box=FREE):
     p = flat(fitted(box)[1].params)
     amp, _, rate = p
     fall = np.exp(-rate * X)
+    free = np.array([1.0, box == FREE, 1.0])  # the floor is active
     jacobian = np.stack([fall, np.ones(M), -amp * X * fall], axis=1) / SIGMA[:, None]
-    jacobian, r = jacobian[USED], numpy_residual(p)
-    inverse = np.linalg.inv(jacobian.T @ jacobian)
+    jacobian, r = (jacobian * free)[USED], numpy_residual(p)
+    inverse = np.linalg.pinv(jacobian.T @ jacobian)
     hat = np.einsum("mi,ij,mj->m", jacobian, inverse, jacobian)
     return r, hat, inverse, jacobian
 
@@ -119,7 +120,7 @@ def refit(y=Y, rows=USED, box=FREE, start=None, **options):
     ).x
 
 
-def drawn(i, count=USED.sum()):
+def drawn(i, count=M - 3):
     """Which of the data that count replicate i draws, one for each of all rows."""
     own = jax.random.fold_in(KEY, i)
     return np.asarray(jax.random.randint(own, (M,), 0, count))
@@ -194,13 +195,13 @@ def test_rows_picked_from_data_are_rows_picked_from_residuals():
 
 
 def test_a_key_decides_everything():
-    whole, problem = replicates("parametric"), fitted()
-    again = jaxfit.bootstrap(*problem, N, KEY, kind="parametric")
-    jax.tree.map(np.testing.assert_array_equal, again, whole)
-    by_number = jaxfit.bootstrap(*problem, N, 11, kind="parametric")
-    np.testing.assert_array_equal(by_number.samples, whole.samples)
-    other = jaxfit.bootstrap(*problem, N, np.int64(12), kind="parametric")
-    assert np.all(other.samples != whole.samples)
+    def another(key):
+        return jaxfit.bootstrap(*fitted(), N, key, kind="pairs", solver=TRF())
+
+    whole = replicates("pairs")
+    jax.tree.map(np.testing.assert_array_equal, another(KEY), whole)
+    np.testing.assert_array_equal(another(11).samples, whole.samples)
+    assert np.all(another(12).samples != whole.samples)
 
 
 def test_a_replicate_is_the_same_for_any_number_of_them():
@@ -213,7 +214,8 @@ def test_a_replicate_is_the_same_for_any_number_of_them():
 
 
 def test_a_replicate_is_the_same_on_any_number_of_devices():
-    spread = jaxfit.bootstrap(*fitted(), 50, KEY, kind="pairs", lanes=64, devices=8)
+    how = {"kind": "pairs", "solver": TRF(), "lanes": 64, "devices": 8}
+    spread = jaxfit.bootstrap(*fitted(), 50, KEY, **how)
     whole = replicates("pairs")
     np.testing.assert_allclose(spread.samples, whole.samples[:50], rtol=1e-8)
 
@@ -221,11 +223,11 @@ def test_a_replicate_is_the_same_on_any_number_of_devices():
 # --- Standard errors and intervals -----------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["residual", "wild", "parametric"])
 def test_errors_are_those_of_the_linear_model_of_the_same_draws(kind):
     """2,000 replicates tell a standard error to 2 %."""
     r, hat, inverse, jacobian = at_solution()
-    if kind in ("wild", "pairs"):
+    if kind == "wild":
         filling = jacobian.T @ ((r / (1 - hat)) ** 2 * jacobian.T).T
         covariance = inverse @ filling @ inverse
     elif kind == "residual":
@@ -233,9 +235,7 @@ def test_errors_are_those_of_the_linear_model_of_the_same_draws(kind):
     else:
         covariance = inverse * (r @ r) / (USED.sum() - 3)
     found, errors = of_kind(kind), np.sqrt(np.diag(covariance))
-    np.testing.assert_allclose(
-        flat(found.errors()), errors, rtol=0.2 if kind == "pairs" else 0.06
-    )
+    np.testing.assert_allclose(flat(found.errors()), errors, rtol=0.06)
     samples = np.asarray(found.samples)
     np.testing.assert_allclose(found.covariance(), np.cov(samples.T), rtol=1e-10)
     bias = samples.mean(axis=0) - flat(found.estimate)
@@ -244,8 +244,17 @@ def test_errors_are_those_of_the_linear_model_of_the_same_draws(kind):
 
 
 def test_a_known_noise_is_that_of_the_sigmas():
-    """These data scatter more than they should, so it is not the estimated one."""
+    """These data scatter more than they should, so it is not the estimated one.
+
+    By default replicates are fitted to a hundredth of a standard error.
+    """
     found = jaxfit.bootstrap(*fitted(), N, KEY, kind="parametric", noise="known")
+    for i in (0, 5):
+        y, own = Y.copy(), jax.random.fold_in(KEY, i)
+        new = np.asarray(jax.random.normal(own, (M,), float))[USED]
+        y[USED] += SIGMA[USED] * (at_solution()[0] - new)
+        away = found.samples[i] - refit(y)
+        assert np.max(np.abs(away) / np.sqrt(np.diag(at_solution()[2]))) < 1e-2
     errors = np.sqrt(np.diag(at_solution()[2]))
     np.testing.assert_allclose(flat(found.errors()), errors, rtol=0.06)
     estimated = flat(replicates("parametric").errors())
@@ -273,10 +282,8 @@ def test_intervals_are_those_of_the_textbook(level):
     tails = [(1 - level) / 2, (1 + level) / 2]
     plain = np.quantile(samples, tails, axis=0)
     r, hat, inverse, jacobian = at_solution()
-    change = inverse @ (jacobian * (r / (1 - hat))[:, None]).T
-    # A row that is masked changes nothing, and counts as that.
-    change = np.stack([np.where(USED, 0.0, 0.0)] * 3, axis=1)
-    change[USED] = (inverse @ (jacobian * (r / (1 - hat))[:, None]).T).T
+    # Of the data that count alone: one that is masked is not left out.
+    change = (inverse @ (jacobian * (r / (1 - hat))[:, None]).T).T
     expected = {
         "percentile": plain,
         "basic": 2 * estimate - plain[::-1],
@@ -308,7 +315,7 @@ def test_bca_of_a_mean_is_that_of_scipy():
     )
     solution = jaxfit.solve(problem)
     np.testing.assert_allclose(solution.params["base"], y.mean(), rtol=1e-9)
-    found = jaxfit.bootstrap(problem, solution, N, KEY, kind="pairs")
+    found = jaxfit.bootstrap(problem, solution, N, KEY, kind="pairs", solver=TRF())
     means = [y[drawn(i, M)].mean() for i in range(20)]
     np.testing.assert_allclose(found.params["base"][:20], means, rtol=1e-9)
     np.testing.assert_array_equal(found.params["amp"], 0)
@@ -334,13 +341,13 @@ def test_bca_of_a_mean_is_that_of_scipy():
 
 
 def test_replicates_stay_within_bounds():
-    found = replicates("residual", FLOOR)
+    found, solution = replicates("residual", FLOOR), fitted(FLOOR)[1]
+    assert solution.active_mask["base"] == -1
     base, errors = np.asarray(found.params["base"]), np.sqrt(np.diag(at_solution()[2]))
-    assert fitted(FLOOR)[1].params["base"] > 0.48
     assert base.min() >= 0.48
     assert 0.02 < np.mean(base < 0.48 + 1e-6) < 0.9
     at_bound = np.flatnonzero(base < 0.48 + 1e-6)[0]
-    for i in (0, at_bound):
+    for i in (0, 1, at_bound):
         y, rows = resampled("residual", i, FLOOR)
         expected = refit(y, rows, FLOOR)
         assert np.max(np.abs(found.samples[i] - expected) / errors) < 1e-5
@@ -406,6 +413,19 @@ def test_fits_that_fail_are_nan_and_left_out():
     np.testing.assert_allclose(flat(high), np.quantile(good, 0.9, axis=0), rtol=1e-9)
 
 
+def rise(x, p):
+    return p[0] + p[1] * jnp.log(x - p[2])
+
+
+def test_no_replicate_is_lost_where_the_linear_model_leaves_the_domain():
+    """Each of them can be fitted from the solution, where the logarithm exists."""
+    x = np.linspace(0.05, 3, 25)
+    y = 1 + 0.7 * np.log(x + 0.02) + 0.3 * np.random.default_rng(0).normal(size=25)
+    problem = jaxfit.curve_problem(rise, x, y, np.array([1.0, 0.7, -0.02]))
+    found = jaxfit.bootstrap(problem, jaxfit.solve(problem), 400, 0)
+    assert found.num_failed == 0
+
+
 def unfit(solution):
     return eqx.tree_at(lambda s: s.counts, solution, solution.counts.at[0].set(0))
 
@@ -420,7 +440,7 @@ def test_inside_jit_a_fit_that_failed_makes_all_nan():
 
 
 def test_jackknife_is_the_fits_without_each_datum():
-    found = jaxfit.jackknife(*fitted())
+    found = jaxfit.jackknife(*fitted(), solver=TRF())
     errors, fits = np.sqrt(np.diag(at_solution()[2])), []
     samples = np.stack([found.params[k] for k in ("amp", "base", "rate")], axis=1)
     for i in range(M):

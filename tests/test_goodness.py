@@ -126,9 +126,12 @@ def test_what_is_not_used_may_be_nan():
 
 
 def test_too_few_data_for_a_test_are_nan():
-    few = np.array([1.0, -1.0, 2.0, -0.5, 0.3, -0.2, 0.9])
-    assert np.all(np.isnan(normality(few, np.ones(7, bool))))
-    assert np.all(np.isnan(runs(np.abs(few), np.ones(7, bool))))
+    few = np.array([1.0, -1.0, 2.0, -0.5, 0.3, -0.2, 0.9, 0.1])
+    eight, seven = np.ones(8, bool), np.arange(8) < 7
+    close(normality(few, eight), scipy.stats.normaltest(few), 1e-10)
+    assert np.all(np.isnan(normality(few, seven)))
+    # Of residuals of one sign there is one run, and nothing to compare it with.
+    assert np.all(np.isnan(runs(np.abs(few), eight)))
 
 
 # --- One fit ---------------------------------------------------------------------
