@@ -5,9 +5,13 @@ those of `AT_A_MINIMUM` at one that converged to finite numbers. Thresholds of t
 p-values of 1e-3 or below, so that of a thousand healthy fits one is called ill.
 """
 
+import math
 from collections.abc import Callable, Iterator
+from statistics import NormalDist
 
+import jax
 import numpy as np
+from jax.scipy.special import betainc, gammainc, gammaincc
 
 from ._checkup import Checkup
 from ._findings import Finding, Severity
@@ -277,8 +281,6 @@ def parsimony(c: Checkup) -> Iterator[Finding]:
 
 def _zero_together(c: Checkup, group: np.ndarray) -> np.ndarray:
     """Those of a group of parameters that may all be 0 at once, by Wald's test."""
-    from jax.scipy.special import gammaincc
-
     z = c.x / np.where(c.errors > 0, c.errors, 1)
     while len(group) > 1:
         inverse = np.linalg.pinv(c.correlation[np.ix_(group, group)], hermitian=True)
@@ -293,8 +295,6 @@ def _zero_together(c: Checkup, group: np.ndarray) -> np.ndarray:
 
 def outliers(c: Checkup) -> Iterator[Finding]:
     """Are there data that the noise of the others does not explain?"""
-    from jax.scipy.special import ndtri
-
     m = len(c.residual)
     if c.is_exact or c.dof < 3:
         return
@@ -304,7 +304,7 @@ def outliers(c: Checkup) -> Iterator[Finding]:
     if not middle > 0:
         return
     # The last factor is simulated, of polynomials fitted to 7 to 600 normal numbers.
-    limit = float(-ndtri(0.5 * _RARE / m)) * (1 + 10 / c.dof)
+    limit = -NormalDist().inv_cdf(0.5 * _RARE / m) * (1 + 10 / c.dof)
     far = np.flatnonzero(size > limit * middle)
     if far.size:
         data = tuple(int(c.where[i]) for i in far)
@@ -323,8 +323,6 @@ def outliers(c: Checkup) -> Iterator[Finding]:
 
 def influences(c: Checkup) -> Iterator[Finding]:
     """Does a single datum decide?"""
-    from jax.scipy.special import betainc
-
     if c.dof < 3 or c.is_exact:
         return
     variance = float(c.weighted @ c.weighted) / c.dof
@@ -361,8 +359,6 @@ def influences(c: Checkup) -> Iterator[Finding]:
 
 def weights(c: Checkup) -> Iterator[Finding]:
     """Does the noise have the size, and everywhere the same size, that is supposed?"""
-    from jax.scipy.special import erfc
-
     if c.is_exact or c.dof < 1:
         return
     if c.noise == "known":
@@ -394,7 +390,7 @@ def weights(c: Checkup) -> Iterator[Finding]:
         # Squares of ranks (Mood 1954) are bounded: neither an outlier nor a datum
         # where the model is far larger than elsewhere decides.
         share = float(np.corrcoef(along, size)[0, 1])
-        p = float(erfc(abs(share) * np.sqrt((len(size) - 1) / 2)))
+        p = math.erfc(abs(share) * math.sqrt((len(size) - 1) / 2))
         if p < _RARE:
             yield Finding(
                 "wrong-weights",
@@ -409,15 +405,13 @@ def weights(c: Checkup) -> Iterator[Finding]:
 
 def _size_of_noise(c: Checkup) -> tuple[str, float, float]:
     """Of residuals in their deviations: in words, and p of one larger and smaller."""
-    from jax.scipy.special import erfc, gammainc, gammaincc
-
     if c.is_robust:
         # Outliers are allowed for: how many lie beyond the middle of normal ones?
         size = np.abs(c.residual) / np.sqrt(1 - c.hat)
         m, beyond = len(size), int(np.sum(size > 0.6744897501960817))
-        z = (2 * beyond - m) / np.sqrt(2 * m)
+        z = (2 * beyond - m) / math.sqrt(2 * m)
         words = f"{beyond} of {m} residuals lie beyond 0.67 deviations, not half"
-        return words, float(erfc(z) / 2), float(erfc(-z) / 2)
+        return words, math.erfc(z) / 2, math.erfc(-z) / 2
     chi2 = float(c.residual @ c.residual)
     words = f"reduced chi2 is {chi2 / c.dof:.3g} of {c.dof} degrees of freedom"
     tail = float(gammaincc(c.dof / 2, chi2 / 2)), float(gammainc(c.dof / 2, chi2 / 2))
@@ -434,9 +428,12 @@ def structure(c: Checkup) -> Iterator[Finding]:
     """Do residuals look like noise?"""
     if c.is_exact or c.dof < 8:
         return
-    used = np.ones(len(c.residual), bool)
-    z, p_runs = map(float, runs(c.residual, used))
-    value, p_lag = map(float, lag(c.influence, used))
+    # To a power of two: one program for data of many sizes.
+    m = len(c.residual)
+    more = 2 ** (m - 1).bit_length() - m
+    r, influence = (np.pad(a, (0, more)) for a in (c.residual, c.influence))
+    tests = _tests_of(r, influence, np.arange(m + more) < m)
+    z, p_runs, value, p_lag, k2, p_normal = map(float, tests)
     few, follows = z < 0 and p_runs < _RARE, value > 0 and p_lag < _RARE
     if few or follows:
         seen = f"runs of one sign: z = {z:.3g}" if few else f"lag 1: {value:.3g}"
@@ -448,16 +445,21 @@ def structure(c: Checkup) -> Iterator[Finding]:
             "The model misses something, or the noise is correlated: errors are too "
             "small. Plot the residuals.",
         )
-    k2, p = map(float, normality(c.residual, used))
-    if p < _RARE:
+    if p_normal < _RARE:
         yield Finding(
             "non-normal-residuals",
             _INFO,
             f"skewness and kurtosis are not those of normal noise (K2 = {k2:.3g}, "
-            f"p = {p:.2g})",
+            f"p = {p_normal:.2g})",
             "Standard errors hold for many data all the same; intervals of few data "
             "and chi2 do not. See outliers, if there are any.",
         )
+
+
+@jax.jit
+def _tests_of(residual, influence, used):
+    """Statistics and p-values of runs, lag and normality."""
+    return *runs(residual, used), *lag(influence, used), *normality(residual, used)
 
 
 def scaling(c: Checkup) -> Iterator[Finding]:

@@ -61,9 +61,10 @@ class Bijection(eqx.Module):
             return x
         low, high, has_lower, has_upper, logit = self._kinds()
         # Where the branch is not taken exp must not overflow: its derivative is NaN.
-        one = jnp.where(has_lower ^ has_upper, u, 0)
-        up = low + (self.centre - low) * jnp.exp(one)
-        down = high - (high - self.centre) * jnp.exp(-one)
+        rising = jnp.where(has_lower & ~has_upper, u, 0)
+        falling = jnp.where(has_upper & ~has_lower, u, 0)
+        up = low + (self.centre - low) * jnp.exp(rising)
+        down = high - (high - self.centre) * jnp.exp(-falling)
         both = low + (high - low) * jax.nn.sigmoid(logit + u)
         x = jnp.where(has_lower & has_upper, both, x)
         x = jnp.where(has_lower & ~has_upper, up, x)

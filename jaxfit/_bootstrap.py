@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ._batch import mesh_of, solve_stack
 from ._check import one_of, positive_int
-from ._converged import converged
+from ._converged import KNOWN, converged
 from ._covariance import directions
 from ._covariance_kinds import leverage
 from ._evidence import dense, held_at, noise_variance, rows_at
@@ -129,8 +129,7 @@ class Bootstrap(eqx.Module):
         below = jnp.sum(used & (rows < centre), axis=0)
         below = below + 0.5 * jnp.sum(used & (rows == centre), axis=0)
         bias = ndtri(jnp.clip(below / count, 0.5 / count, 1 - 0.5 / count))
-        change = jnp.nan_to_num(self.change)
-        change = change - jnp.mean(change, axis=0)
+        change = jnp.nan_to_num(self.change - jnp.nanmean(self.change, axis=0))
         spread = jnp.sum(change**2, axis=0) ** 1.5
         skew = -jnp.sum(change**3, axis=0) / jnp.where(spread > 0, 6 * spread, 1)
         z = bias + ndtri(tails)[:, None]
@@ -178,7 +177,7 @@ def bootstrap(
     problem: Problem,
     solution: Solution,
     n: int,
-    key: Array | int,
+    key: Array | int | np.integer,
     *,
     kind: Resampling = "residual",
     noise: Literal["estimated", "known"] = "estimated",
@@ -210,6 +209,7 @@ def bootstrap(
     noise.
     """
     n, kind = positive_int("n", n), one_of("kind", kind, Resampling)
+    lanes = None if lanes is None else positive_int("lanes", lanes)
     noise = one_of("noise", noise, Literal["estimated", "known"])
     if noise == "known" and kind != "parametric":
         raise ValueError(
@@ -217,7 +217,7 @@ def bootstrap(
             "it out, or ask for kind='parametric'."
         )
     needs = kind == "parametric" and noise == "estimated"
-    ok = converged("bootstrap", problem, solution, needs)
+    ok = converged("bootstrap", problem, solution, needs, KNOWN)
     dense("bootstrap", solution)
     if isinstance(key, int | np.integer):
         key = jax.random.key(int(key))
@@ -245,7 +245,7 @@ def _bootstrap(problem, solution, ok, key, solver, how) -> Bootstrap:
     w = directions(dense("bootstrap", solution), fixed | dropped).determined
     weigh = jnp.sqrt(rows.slope)
     pull = w.T @ w @ rows.jacobian.T
-    variance = noise_variance(noise, problem, solution, rows)
+    variance = noise_variance(noise, solution, rows)
     order = jnp.argsort(~rows.used, stable=True)
     whole = rows.used.size * (1 if kind != "pairs" else _row_numbers(problem, rows))
 
@@ -262,6 +262,9 @@ def _bootstrap(problem, solution, ok, key, solver, how) -> Bootstrap:
             start = x - pull @ (weigh * shift)
             if problem.bounds is not None:
                 start = jnp.clip(start, problem.bounds.lower, problem.bounds.upper)
+            # The model may not be defined there.
+            r = ravel_pytree(problem.residual(unravel(start), problem.args))[0]
+            start = jnp.where(jnp.all(jnp.isfinite(r) | ~rows.used), start, x)
         return eqx.tree_at(lambda p: p.params, other, unravel(start))
 
     fits = solver_for(problem, solver, kind, rowwise)
@@ -299,6 +302,7 @@ def jackknife(
     **Raises:** `ValueError` for a solution that did not converge.
     """
     ok = converged("jackknife", problem, solution)
+    lanes = None if lanes is None else positive_int("lanes", lanes)
     how = lanes, mesh_of(devices, mesh)
     m = num_residuals(problem, ravel_pytree(solution.params)[0])
     return _jackknife(problem, solution, ok, _plain(solver, m), how)

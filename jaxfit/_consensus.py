@@ -45,7 +45,9 @@ def consensus(means: ArrayLike, covariances: ArrayLike) -> Consensus:
 
     **Arguments:**
 
-    - `means`: (K, n), of each shard's posterior, in variables of any kind.
+    - `means`: (K, n), of each shard's posterior, in variables that are the same for all
+        of them: parameters, say. The variables u of a [`jaxfit.Laplace`][] are centred
+        at its own solution, and are not.
     - `covariances`: (K, n, n).
 
     **Returns:** a [`jaxfit.Consensus`][]: exact where all posteriors are normal.

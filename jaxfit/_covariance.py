@@ -60,20 +60,25 @@ def covariance(lin: Dense, fixed: Bool[Array, " n"] | None) -> Matrix:
     The derivative is that of the inverse, -C d(J'J) C.
     """
     w, _, _, lost = directions(lin, fixed)
-    known = _inverse(lin.gram, jax.lax.stop_gradient(w.T @ w))
+    return masked(inverse(lin.gram, jax.lax.stop_gradient(w.T @ w)), lost)
+
+
+def masked(known: Matrix, lost: Bool[Array, " n"]) -> Matrix:
+    """A covariance with an infinite variance, and NaN beside it, for what is lost."""
     either = lost[:, None] | lost
     unknown = jnp.where(jnp.eye(lost.size, dtype=bool), jnp.inf, jnp.nan)
     return jnp.where(either, unknown, known)
 
 
 @jax.custom_jvp
-def _inverse(gram, inverse):
+def inverse(gram: Matrix, known: Matrix) -> Matrix:
+    """The inverse of `gram` on some directions, which is `known`, with a derivative."""
     del gram
-    return inverse
+    return known
 
 
-@_inverse.defjvp
+@inverse.defjvp
 def _inverse_jvp(primals, tangents):
-    gram, inverse = primals
-    out = _inverse(gram, inverse)
+    gram, known = primals
+    out = inverse(gram, known)
     return out, -out @ tangents[0] @ out

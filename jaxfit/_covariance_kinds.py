@@ -21,12 +21,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._check import one_of
-from ._converged import converged
-from ._covariance import Directions, directions
-from ._covariance import covariance as inverse_of
+from ._converged import KNOWN, converged
+from ._covariance import directions, inverse, masked
 from ._evidence import Noise, Rows, dense, held_at, needs_rows, noise_variance, rows_at
 from ._hessian import hessian
-from ._linearise import Dense, Gram
+from ._linearise import Gram
 from ._names import names_of
 from ._precision import in_own_precision
 from ._problem import Problem
@@ -51,9 +50,10 @@ class Covariance(eqx.Module):
     - `fixed`, `dropped`, `undetermined`: (n,) booleans: parameters with lower == upper;
         held by an active bound and taken for known; moved by a null direction.
     - `rank`: how many directions of the others the data determine.
-    - `null`: (n, n): directions in which the residuals do not change, as rows in units
-        in which columns of J have length 1; zero where there are fewer.
-    - `root`: W with W'W the matrix on what is determined; `unit` is 1 / |J_i|.
+    - `null`: (n, n): directions in which the residuals do not change, as rows; zero
+        where there are fewer.
+    - `determined`: the matrix of what is determined, finite throughout: the variance of
+        anything that depends on nothing else. `unit` is 1 / |J_i|.
     """
 
     params: PyTree[Array]
@@ -64,7 +64,7 @@ class Covariance(eqx.Module):
     undetermined: Bool[Array, " n"]
     rank: Int[Array, ""]
     null: Matrix
-    root: Float[Array, "k n"]
+    determined: Matrix
     unit: Vector
     kind: Kind = eqx.field(static=True)
     noise: Noise | None = eqx.field(static=True)
@@ -88,8 +88,7 @@ class Covariance(eqx.Module):
     def null_directions(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
         """What cannot be told apart, in words: combinations like "a - 0.5 b".
 
-        Each is a direction in which parameters can move, in the unit in which each
-        moves the residuals equally, without any residual changing.
+        Each is a direction in which parameters can move without any residual changing.
         """
         return combinations(np.asarray(self.null), names_of(self.params, names))
 
@@ -164,8 +163,7 @@ def covariance(
             )
     else:
         noise = one_of("noise", noise or "estimated", Noise)
-    estimated = noise in ("estimated", "robust")
-    ok = converged("covariance", problem, solution, estimated)
+    ok = converged("covariance", problem, solution, noise != "known", KNOWN)
     dense("covariance", solution)
     return _covariance(problem, solution, ok, solver, kind, noise, active == "drop")
 
@@ -182,44 +180,35 @@ def _covariance(problem, solution, ok, solver, kind, noise, drop) -> Covariance:
         flat = jnp.zeros_like(x)
         lin = Gram(solution.cost, flat, hessian(problem, solution.params))
     ways = directions(lin, held)
-    inverse, root = inverse_of(lin, held), ways.determined
+    w = ways.determined
+    known = inverse(lin.gram, jax.lax.stop_gradient(w.T @ w))
     variance = jnp.ones_like(solution.cost)
     if kind == "sandwich":
-        inverse, root = _sandwich(lin, held, ways, rows)
+        known = _sandwich(known, held, rows)
     else:
-        variance = noise_variance(noise, problem, solution, rows)
-    variance = jnp.where(ok, variance, jnp.nan)
+        variance = noise_variance(noise, solution, rows, dropped)
+    known = known * jnp.where(ok, variance, jnp.nan)
     null = jnp.any(ways.null != 0, axis=1)
     return Covariance(
         params=solution.params,
-        matrix=inverse * variance,
-        variance=variance,
+        matrix=masked(known, ways.lost),
+        variance=jnp.where(ok, variance, jnp.nan),
         fixed=fixed,
         dropped=dropped,
         undetermined=ways.lost,
         rank=jnp.sum(~held) - jnp.sum(null),
         null=ways.null,
-        root=jax.lax.stop_gradient(root * jnp.sqrt(variance)),
+        determined=known,
         unit=ways.unit,
         kind=kind,
         noise=noise,
     )
 
 
-def _sandwich(
-    lin: Dense, held: Bool[Array, " n"], ways: Directions, rows: Any
-) -> tuple[Matrix, Matrix]:
-    """H^-1 B H^-1 on what is determined, and its root."""
-    bread = inverse_of(lin, held)
-    inside = jnp.where(jnp.isfinite(bread), bread, 0)
-    inflated = rows.scores / (1 - leverage(rows, held))[:, None]
-    shares = inflated @ inside
-    full = shares.T @ shares
-    unknown = jnp.where(jnp.eye(len(held), dtype=bool), jnp.inf, jnp.nan)
-    either = ways.lost[:, None] | ways.lost
-    lam, basis = jnp.linalg.eigh(jax.lax.stop_gradient(full))
-    root = jnp.sqrt(jnp.maximum(lam, 0))[:, None] * basis.T
-    return jnp.where(either, unknown, full), root
+def _sandwich(bread: Matrix, held: Bool[Array, " n"], rows: Any) -> Matrix:
+    """H^-1 B H^-1, with the bread H^-1 of what is determined."""
+    shares = rows.scores / (1 - leverage(rows, held))[:, None] @ bread
+    return shares.T @ shares
 
 
 def leverage(rows: Rows, held: Bool[Array, " n"]) -> Float[Array, " m"]:

@@ -62,7 +62,7 @@ def diagnose(
             f"`solution` holds a batch of shape {solution.counts.shape[:-1]}: diagnose "
             "one fit of it."
         )
-    same_params("solution.params", solution.params, problem)
+    same_params("solution.params", solution.params, problem.params)
     for one in analysers:
         if not callable(one):
             raise TypeError(f"`analysers` must be functions, got {one!r}.")

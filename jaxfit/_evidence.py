@@ -57,7 +57,10 @@ def rows_at(problem: Problem, x: Vector, solver: TRF | None = None) -> Rows:
 
 
 def noise_variance(
-    noise: Noise, problem: Problem, solution: Solution, rows: Rows | None
+    noise: Noise,
+    solution: Solution,
+    rows: Rows | None,
+    dropped: Bool[Array, " n"] | None = None,
 ) -> Scalar:
     """The variance of a residual.
 
@@ -66,11 +69,12 @@ def noise_variance(
     (J' psi' J)^-1 it is the asymptotic covariance (Huber 1981, section 7.6). "robust":
     the square of 1.4826 median |r|, times m / dof, which outliers hardly move. NaN
     where dof < 1. `rows` are needed unless the loss is linear and the noise not
-    robust.
+    robust. Parameters that are `dropped` cost no degree of freedom.
     """
     if noise == "known":
         return jnp.ones_like(solution.cost)
-    dof = jnp.where(solution.dof > 0, solution.dof, 1).astype(solution.cost.dtype)
+    free = solution.dof + (0 if dropped is None else jnp.sum(dropped))
+    dof = jnp.where(free > 0, free, 1).astype(solution.cost.dtype)
     if rows is None:
         variance = 2 * solution.cost / dof
     elif noise == "robust":
@@ -79,7 +83,7 @@ def noise_variance(
     else:
         slope = jnp.sum(jnp.where(rows.used, rows.slope, 0)) / solution.num_rows
         variance = jnp.sum(rows.influence**2) / dof / slope
-    return jnp.where(solution.dof > 0, variance, jnp.nan)
+    return jnp.where(free > 0, variance, jnp.nan)
 
 
 def needs_rows(noise: Noise, problem: Problem) -> bool:

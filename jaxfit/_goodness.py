@@ -19,12 +19,13 @@ from jax.scipy.special import erfc
 from jaxtyping import Array, Bool, Float, Int
 
 from ._check import is_concrete, one_of
-from ._converged import converged
+from ._converged import converged, dof_of, status_of
 from ._distributions import chi2_sf, f_sf
 from ._evidence import rows_at
 from ._precision import in_own_precision
 from ._problem import Problem
 from ._result import Solution
+from ._status import Status
 from ._types import Scalar
 
 
@@ -236,6 +237,11 @@ def compare_models(
     for name, one in (("simple", simple), ("larger", larger)):
         if not isinstance(one, Solution):
             raise TypeError(f"`{name}` must be a jaxfit.Solution, got {one!r:.60}.")
+        if one.counts.ndim > 1:
+            raise ValueError(
+                f"`{name}` holds a batch of shape {one.counts.shape[:-1]}: take "
+                "jax.vmap of jaxfit.compare_models, or one fit of it."
+            )
     if is_concrete((simple, larger)):
         _check_nested(simple, larger)
     more, left = simple.dof - larger.dof, larger.dof
@@ -258,25 +264,26 @@ def compare_models(
 
 def _check_nested(simple: Solution, larger: Solution) -> None:
     for name, one in (("simple", simple), ("larger", larger)):
-        if one.counts.ndim == 1 and int(one.status) <= 0:
-            raise ValueError(f"`{name}` did not converge: {one.message}")
-    if simple.counts.ndim > 1:
-        return
-    if int(simple.num_rows) != int(larger.num_rows):
+        status = status_of(one)
+        if status <= 0:
+            raise ValueError(f"`{name}` did not converge: {Status(status).message}")
+    rows = [int(np.asarray(one.num_rows)) for one in (simple, larger)]
+    if rows[0] != rows[1]:
         raise ValueError(
-            f"`simple` is of {int(simple.num_rows)} data and `larger` of "
-            f"{int(larger.num_rows)}: they must be the same."
+            f"`simple` is of {rows[0]} data and `larger` of {rows[1]}: they must be "
+            "the same."
         )
-    if int(larger.dof) < 1:
-        raise ValueError(f"`larger` leaves dof = {int(larger.dof)}: nothing to test.")
-    if int(simple.dof) <= int(larger.dof):
+    dof = [dof_of(one) for one in (simple, larger)]
+    if dof[1] < 1:
+        raise ValueError(f"`larger` leaves dof = {dof[1]}: nothing to test.")
+    if dof[0] <= dof[1]:
         raise ValueError(
             "`larger` must have more free parameters than `simple`: their degrees of "
-            f"freedom are {int(larger.dof)} and {int(simple.dof)}."
+            f"freedom are {dof[1]} and {dof[0]}."
         )
-    if float(larger.cost) > float(simple.cost) * (1 + 1e-6):
+    cost = [float(np.asarray(one.cost)) for one in (simple, larger)]
+    if cost[1] > cost[0] * (1 + 1e-6):
         raise ValueError(
-            f"`larger` fits worse ({float(larger.cost):.6g}) than `simple` "
-            f"({float(simple.cost):.6g}): it does not contain it, or is in another "
-            "minimum."
+            f"`larger` fits worse ({cost[1]:.6g}) than `simple` ({cost[0]:.6g}): it "
+            "does not contain it, or is in another minimum."
         )

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from ._check import one_of
-from ._converged import converged
+from ._converged import KNOWN, converged
 from ._covariance import directions
 from ._covariance_kinds import leverage
 from ._evidence import Noise, dense, held_at, noise_variance, rows_at
@@ -64,7 +64,7 @@ def influence(
     for dof < 1 unless the noise is known.
     """
     noise = one_of("noise", noise, Noise)
-    ok = converged("influence", problem, solution, noise != "known")
+    ok = converged("influence", problem, solution, noise != "known", KNOWN)
     dense("influence", solution)
     return _influence(problem, solution, ok, noise, solver)
 
@@ -76,11 +76,12 @@ def _influence(problem, solution, ok, noise, solver) -> Influence:
     held = fixed | dropped
     h = leverage(rows, held)
     w = directions(dense("influence", solution), held).determined
-    variance = noise_variance(noise, problem, solution, rows)
-    rest = 1 - h
+    variance = noise_variance(noise, solution, rows, dropped)
+    # Without a datum that the fit goes through whatever it is, there is no fit.
+    rest = jnp.where(h < 1 - 2 * jnp.sqrt(jnp.finfo(h.dtype).eps), 1 - h, jnp.nan)
     size = rows.weighted / jnp.sqrt(rest)
     studentised = size / jnp.sqrt(variance)
-    dof = solution.dof.astype(h.dtype)
+    dof = (solution.dof + jnp.sum(dropped)).astype(h.dtype)
     deleted = studentised
     if noise == "estimated":
         left = (dof - studentised**2) / jnp.where(dof > 1, dof - 1, jnp.nan)

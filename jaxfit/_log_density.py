@@ -15,11 +15,12 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ._bijection import Bijection
-from ._check import one_of, positive_int
+from ._check import is_concrete, one_of, positive_int
 from ._converged import converged, same_params
 from ._function import Function
 from ._names import shape_like
@@ -83,7 +84,7 @@ class LogDensity(eqx.Module):
 
         **Raises:** `ValueError` where their structure is not the problem's.
         """
-        same_params("params", params, self.problem)
+        same_params("params", params, self.problem.params)
         return self.bijection.inverse(ravel_pytree(params)[0])
 
 
@@ -198,13 +199,21 @@ def laplace(
 
     **Returns:** a [`jaxfit.Laplace`][].
 
-    **Raises:** `ValueError` for a solution that did not converge, and where it fits the
-    data exactly while the noise is unknown, as the posterior is then infinite.
+    **Raises:** `ValueError` for a solution that did not converge, and where no mode is
+    found: where the data do not determine all parameters, or are fitted exactly while
+    the noise is unknown.
     """
     ok = converged("laplace", problem, solution)
     at = eqx.tree_at(lambda p: p.params, problem, solution.params)
     density = log_density(at, prior=prior, noise=noise, share=share)
-    return _laplace(density, ok)
+    found = _laplace(density, ok)
+    if is_concrete(found.converged) and not bool(np.asarray(found.converged)):
+        raise ValueError(
+            "the density has no mode to be found from this solution: data that do not "
+            "determine all parameters need a prior, and a fit without residuals has an "
+            "infinite density unless the noise is known."
+        )
+    return found
 
 
 _MOST_STEPS = 100

@@ -18,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from ._check import is_concrete, one_of, positive_int
-from ._converged import converged
+from ._converged import KNOWN, converged
 from ._covariance import directions
 from ._distributions import reach
 from ._evidence import dense, held_at, needs_rows, noise_variance, rows_at
@@ -89,7 +89,7 @@ class Profile(eqx.Module):
                 sides = (("below", self.lower_side), ("above", self.upper_side))
                 for where, side in sides:
                     end = Side(int(side[i, j]))
-                    if end != Side.CROSSED:
+                    if end != Side.CROSSED and float(self.errors[i]) > 0:
                         at = f"{name}, {where}, {100 * level:g}%"
                         notes.append(f"  {at}: {end.message}")
             rows.append(row)
@@ -154,14 +154,15 @@ def profile(
     - `names`: what to call the parameters, if not by the PyTree's keys.
 
     **Returns:** a [`jaxfit.Profile`][]. A fixed parameter has the interval of its
-    value.
+    value. The search takes steps of about a standard error: a ridge of the cost that is
+    narrower may be stepped over.
 
     **Raises:** `ValueError` for a solution that did not converge or is matrix-free, a
     level that is not between 0 and 1, a parameter that does not exist, and dof < 1
     where the noise is estimated.
     """
     noise = one_of("noise", noise, ProfileNoise)
-    ok = converged("profile", problem, solution, noise == "estimated")
+    ok = converged("profile", problem, solution, noise == "estimated", KNOWN)
     dense("profile", solution)
     known = names_of(problem.params, names)
     which, given = indices_of(params, known), check_levels(levels)
@@ -173,8 +174,11 @@ def profile(
     side = ends.side.reshape(shape)
     found = ends.params.reshape(*shape, -1)
     values = found[:, np.arange(len(which)), :, list(which)].swapaxes(0, 1)
-    lost = jnp.array([-jnp.inf, jnp.inf])[:, None, None]
+    lost = jnp.array([-jnp.inf, jnp.inf], values.dtype)[:, None, None]
     values = jnp.where(side == Side.OPEN, lost, values)
+    if problem.lower is not None and problem.upper is not None:
+        limits = jnp.stack([problem.lower, problem.upper])[:, list(which), None]
+        values = jnp.where(side == Side.BOUND, limits, values)
     bad = (side == Side.FAILED) | (side == Side.LOWER_MINIMUM) | ~ok
     values = jnp.where(bad, jnp.nan, values)
     return Profile(
@@ -217,7 +221,7 @@ def contour(
     parameters that are free and determined.
     """
     noise = one_of("noise", noise, ProfileNoise)
-    ok = converged("contour", problem, solution, noise == "estimated")
+    ok = converged("contour", problem, solution, noise == "estimated", KNOWN)
     dense("contour", solution)
     known = names_of(problem.params, names)
     which, given = indices_of(params, known), check_levels(levels)
@@ -273,7 +277,7 @@ def _variance(problem, solution, noise, solver):
     rows = None
     if needs_rows(noise, problem):
         rows = rows_at(problem, ravel_pytree(solution.params)[0], solver)
-    return noise_variance(noise, problem, solution, rows)
+    return noise_variance(noise, solution, rows)
 
 
 @on_auto_axes

@@ -1,8 +1,8 @@
 """Errors of what is derived from parameters, by the delta method.
 
 The covariance of f(x) is F C F', with F the derivative of f and C that of x (Rao 1973,
-Linear statistical inference, 6a.2). With C = W'W it is enough to keep F W', and nothing
-as large as the square of f's values is made unless it is asked for.
+Linear statistical inference, 6a.2). Nothing as large as the square of f's values is
+made unless it is asked for.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
+from ._converged import same_params
 from ._covariance_kinds import Covariance
 from ._names import names_of
 from ._precision import in_own_precision
@@ -30,13 +31,14 @@ class Propagated(eqx.Module):
 
     value: PyTree[Array]
     errors: PyTree[Array]
-    spread: Float[Array, "p k"]  # F W'
+    slopes: Float[Array, "p n"]
+    determined: Matrix
     lost: Bool[Array, " p"]
 
     @in_own_precision
     def covariance(self) -> Matrix:
         """The covariance of all p values in the order of `ravel_pytree`, (p, p)."""
-        known = self.spread @ self.spread.T
+        known = self.slopes @ self.determined @ self.slopes.T
         unknown = jnp.where(jnp.eye(self.lost.size, dtype=bool), jnp.inf, jnp.nan)
         return jnp.where(self.lost[:, None] | self.lost, unknown, known)
 
@@ -76,7 +78,8 @@ def propagate(
 
     **Returns:** a [`jaxfit.Propagated`][].
 
-    **Raises:** `TypeError` where `covariance` is none or `fn` not real.
+    **Raises:** `TypeError` where `covariance` is none or `fn` not real, `ValueError`
+    for `params` of another structure.
     """
     if not isinstance(covariance, Covariance):
         raise TypeError(
@@ -85,8 +88,10 @@ def propagate(
         )
     if not callable(fn):
         raise TypeError(f"`fn` must be callable, got {type(fn).__name__}.")
-    params = covariance.params if params is None else params
-    x, unravel = ravel_pytree(params)
+    x, unravel = ravel_pytree(covariance.params)
+    if params is not None:
+        same_params("params", params, covariance.params)
+        x = ravel_pytree(params)[0].astype(x.dtype)
 
     def flat(x):
         values = fn(unravel(x))
@@ -98,13 +103,14 @@ def propagate(
         return ravel_pytree(values)[0], values
 
     value, tangents, values = jax.linearize(flat, x, has_aux=True)
-    directions = [covariance.root, covariance.null, jnp.diag(covariance.unit)]
-    spread, lost, size = (jax.vmap(tangents)(rows).T for rows in directions)
+    slopes = jax.vmap(tangents)(jnp.eye(x.size, dtype=x.dtype)).T
+    lost, size = slopes @ covariance.null.T, slopes * covariance.unit
+    c = covariance.determined
     # A gradient's share in a null direction, where columns of J have length 1.
     tiny = jnp.sqrt(jnp.finfo(value.dtype).eps)
     moved = jnp.linalg.norm(lost, axis=1) > tiny * jnp.linalg.norm(size, axis=1)
-    errors = jnp.where(moved, jnp.inf, jnp.sqrt(jnp.sum(spread**2, axis=1)))
-    return Propagated(values, ravel_pytree(values)[1](errors), spread, moved)
+    errors = jnp.where(moved, jnp.inf, jnp.sqrt(jnp.sum((slopes @ c) * slopes, axis=1)))
+    return Propagated(values, ravel_pytree(values)[1](errors), slopes, c, moved)
 
 
 def _names(value: PyTree[ArrayLike]) -> tuple[str, ...]:

@@ -7,7 +7,11 @@ which two are kept.
 """
 
 import math
+from decimal import Decimal
 from typing import Literal
+
+import numpy as np
+from jaxtyping import ArrayLike
 
 from ._check import one_of
 
@@ -15,25 +19,30 @@ from ._check import one_of
 Style = Literal["pm", "short"]
 
 
-def pretty(value: float, error: float, style: Style = "pm") -> str:
+def pretty(value: ArrayLike, error: ArrayLike, style: Style = "pm") -> str:
     """A value and its standard error as text: "1.234 +- 0.056" or "1.234(56)".
 
     Both get the decimals that the error warrants; a common power of ten is written
     once. What is not finite is said in words where there is no number to show.
 
-    **Raises:** `ValueError` for a style that does not exist.
+    **Raises:** `ValueError` for a style that does not exist, or a negative error.
     """
     style = one_of("style", style, Style)
-    value, error = float(value), float(error)
+    value, error = float(np.asarray(value)), float(np.asarray(error))
+    if error < 0:
+        raise ValueError(f"`error` must not be negative, got {error!r}.")
     if not math.isfinite(value) or math.isnan(error):
         return f"{value:.6g} +- {error:.2g}"
     if math.isinf(error):
         return f"{value:.6g} (not determined)"
-    if error <= 0:
+    if error == 0:
         return f"{value:.6g} (exact)"
-    last, error = _last_digit(error)
-    power = _power(value, error, last)
-    shown, spread = value / 10.0**power, error / 10.0**power
+    spread, last = _rounded(error)
+    shown = Decimal(value)
+    if shown.copy_abs().adjusted() - last < 25:  # beyond, no digit would be lost
+        shown = shown.quantize(Decimal(1).scaleb(last))
+    power = _power(max(shown.copy_abs(), spread), last)
+    shown, spread = shown.scaleb(-power), spread.scaleb(-power)
     decimals = max(0, power - last)
     tail = f"e{power:+03d}" if power else ""
     if style == "short":
@@ -46,18 +55,17 @@ def pretty(value: float, error: float, style: Style = "pm") -> str:
     return f"{shown:.{decimals}f} +- {spread:.{decimals}f}"
 
 
-def _last_digit(error: float) -> tuple[int, float]:
-    """The power of ten of the last digit to show, and the error rounded there."""
-    first = math.floor(math.log10(error))
-    leading = round(error / 10.0 ** (first - 2))
+def _rounded(error: float) -> tuple[Decimal, int]:
+    """The error rounded, and the power of ten of its last digit."""
+    mantissa, exponent = f"{error:.2e}".split("e")
+    leading, first = int(mantissa.replace(".", "")), int(exponent)
     if leading >= 950:
-        return first, 10.0 ** (first + 1)
+        return Decimal(1).scaleb(first + 1), first
     last = first - 1 if leading <= 354 else first
-    return last, round(error / 10.0**last) * 10.0**last
+    return Decimal(f"{error:.{first - last}e}"), last
 
 
-def _power(value: float, error: float, last: int) -> int:
+def _power(size: Decimal, last: int) -> int:
     """The common power of ten: none where numbers are of ordinary size."""
-    size = max(abs(value), error)
-    first = math.floor(math.log10(size))
+    first = size.adjusted()
     return first if first >= 6 or first < -3 or last > 0 else 0

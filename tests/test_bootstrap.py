@@ -204,20 +204,23 @@ def test_a_key_decides_everything():
     assert np.all(another(12).samples != whole.samples)
 
 
-def test_a_replicate_is_the_same_for_any_number_of_them():
-    few = jaxfit.bootstrap(
-        *fitted(), 50, KEY, kind="residual", solver=BY_HAND, lanes=16
-    )
-    whole = replicates("residual")
-    np.testing.assert_allclose(few.samples, whole.samples[:50], rtol=1e-9)
-    np.testing.assert_array_equal(few.change, whole.change)
-
-
-def test_a_replicate_is_the_same_on_any_number_of_devices():
-    how = {"kind": "pairs", "solver": TRF(), "lanes": 64, "devices": 8}
-    spread = jaxfit.bootstrap(*fitted(), 50, KEY, **how)
+def test_a_replicate_is_the_same_whatever_its_neighbours():
+    """For any number of replicates, of lanes and of devices."""
+    how = {"kind": "pairs", "solver": TRF(), "lanes": 16, "devices": 8}
+    few = jaxfit.bootstrap(*fitted(), 50, KEY, **how)
     whole = replicates("pairs")
-    np.testing.assert_allclose(spread.samples, whole.samples[:50], rtol=1e-8)
+    np.testing.assert_allclose(few.samples, whole.samples[:50], rtol=1e-8)
+    np.testing.assert_array_equal(few.status > 0, whole.status[:50] > 0)
+    np.testing.assert_allclose(few.change, whole.change, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["residual", "wild", "parametric"])
+def test_a_replicate_is_the_same_for_any_number_of_lanes(kind):
+    how = {"kind": kind, "solver": BY_HAND if kind == "residual" else TRF()}
+    few = jaxfit.bootstrap(*fitted(), 200, KEY, lanes=64, **how)
+    whole = of_kind(kind).samples[:200]
+    np.testing.assert_allclose(few.samples, whole, rtol=1e-8)
 
 
 # --- Standard errors and intervals -----------------------------------------------

@@ -129,7 +129,7 @@ def test_what_comes_with_a_matrix(solution, kind):
     size = np.sqrt(np.diagonal(found.matrix))
     close(found.errors, size)
     close(found.correlation, found.matrix / np.outer(size, size))
-    close(found.root.T @ found.root, found.matrix)
+    close(found.determined, found.matrix)
     jax.tree.map(np.testing.assert_array_equal, found.params, solution.params)
     assert int(found.rank) == 3
     for flags in (found.fixed, found.dropped, found.undetermined):
@@ -173,7 +173,7 @@ def test_a_fixed_parameter_is_known_exactly(fixed, kind):
     assert not np.any(found.dropped) and not np.any(found.undetermined)
     assert int(found.rank) == 2
     assert np.all(np.isnan(found.correlation[2]))
-    close(found.root.T @ found.root, found.matrix)
+    close(found.determined, found.matrix)
 
 
 @pytest.mark.parametrize("noise", ["estimated", "known", "robust", None])

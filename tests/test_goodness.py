@@ -81,12 +81,13 @@ SAMPLES = np.stack(
     ]
 )
 ALL = np.ones(SAMPLES.shape, bool)
+lanes_of = {test: jax.jit(jax.vmap(test)) for test in (normality, runs, lag)}
 SOME = np.random.default_rng(7).uniform(size=SAMPLES.shape) < 0.6
 
 
 @pytest.mark.parametrize("used", [ALL, SOME], ids=["all", "masked"])
 def test_normality_is_scipys(used):
-    statistic, p = jax.jit(jax.vmap(normality))(SAMPLES, used)
+    statistic, p = lanes_of[normality](SAMPLES, used)
     for i, (r, keep) in enumerate(zip(SAMPLES, used, strict=True)):
         expected = scipy.stats.normaltest(r[keep])
         close([statistic[i], p[i]], [expected.statistic, expected.pvalue], 1e-10)
@@ -96,7 +97,7 @@ def test_normality_is_scipys(used):
 
 @pytest.mark.parametrize("used", [ALL, SOME], ids=["all", "masked"])
 def test_runs_are_counted_over_what_is_used(used):
-    z, p = jax.jit(jax.vmap(runs))(SAMPLES, used)
+    z, p = lanes_of[runs](SAMPLES, used)
     expected = [count_runs(r[keep]) for r, keep in zip(SAMPLES, used, strict=True)]
     close(z, expected, 1e-12)
     close(p, two_sided(expected), 1e-11)
@@ -107,7 +108,7 @@ def test_runs_are_counted_over_what_is_used(used):
 
 @pytest.mark.parametrize("used", [ALL, SOME], ids=["all", "masked"])
 def test_lag_is_the_correlation_of_neighbours_that_are_used(used):
-    value, p = jax.jit(jax.vmap(lag))(SAMPLES, used)
+    value, p = lanes_of[lag](SAMPLES, used)
     kept = [r[keep] for r, keep in zip(SAMPLES, used, strict=True)]
     expected = np.array([r[1:] @ r[:-1] / (r @ r) for r in kept])
     close(value, expected, 1e-12)
@@ -119,19 +120,21 @@ def test_lag_is_the_correlation_of_neighbours_that_are_used(used):
 def test_what_is_not_used_may_be_nan():
     r = np.where(SOME, SAMPLES, np.nan)
     for test in (normality, runs, lag):
-        pair = jax.jit(jax.vmap(test))(r, SOME)
-        same = jax.jit(jax.vmap(test))(SAMPLES, SOME)
+        pair = lanes_of[test](r, SOME)
+        same = lanes_of[test](SAMPLES, SOME)
         np.testing.assert_array_equal(pair, same)
         assert np.all(np.isfinite(pair))
 
 
 def test_too_few_data_for_a_test_are_nan():
-    few = np.array([1.0, -1.0, 2.0, -0.5, 0.3, -0.2, 0.9, 0.1])
-    eight, seven = np.ones(8, bool), np.arange(8) < 7
-    close(normality(few, eight), scipy.stats.normaltest(few), 1e-10)
-    assert np.all(np.isnan(normality(few, seven)))
+    first = np.arange(SAMPLES.shape[1])
+    eight, seven = (np.broadcast_to(first < n, SAMPLES.shape) for n in (8, 7))
+    k2, p = lanes_of[normality](SAMPLES, eight)
+    expected = scipy.stats.normaltest(SAMPLES[0, :8])
+    close([k2[0], p[0]], [expected.statistic, expected.pvalue], 1e-10)
+    assert np.all(np.isnan(lanes_of[normality](SAMPLES, seven)))
     # Of residuals of one sign there is one run, and nothing to compare it with.
-    assert np.all(np.isnan(runs(np.abs(few), eight)))
+    assert np.all(np.isnan(lanes_of[runs](1 + np.abs(SAMPLES), eight)))
 
 
 # --- One fit ---------------------------------------------------------------------

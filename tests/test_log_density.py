@@ -44,7 +44,7 @@ def points():
 def test_any_u_is_within_bounds_and_comes_back():
     there = bijection()
     for u in points():
-        x = np.asarray(there.forward(u))
+        x = there.forward(u)
         assert np.all((x >= LOWER) & (x <= UPPER))
         assert np.all((x > LOWER)[~FIXED] & (x < UPPER)[~FIXED])
         expected = np.where(FIXED, 0, u)
@@ -74,13 +74,14 @@ def test_the_slope_is_that_of_the_map():
 def test_nothing_overflows():
     """Samplers try absurd points: x stays within bounds, and no derivative is NaN."""
     there = bijection()
-    gradient = jax.jit(jax.grad(lambda u: jnp.sum(there.forward(u)[2:])))
+    gradient = jax.jit(jax.grad(lambda u: jnp.sum(there.forward(u))))
     for u in (-800.0, -40.0, 40.0, 800.0):
         far = jnp.full(7, u)
         x = np.asarray(there.forward(far))
         assert np.all((x >= LOWER) & (x <= UPPER))
         assert not np.isnan(there.log_slope(far))
-        assert not np.isnan(gradient(far)).any()
+        slope = np.asarray(gradient(far))
+        assert np.all(np.isfinite(slope) | ~np.isfinite(x)), slope
 
 
 def test_without_bounds_it_is_a_change_of_units():
@@ -166,7 +167,8 @@ def test_the_density_is_the_likelihood_times_the_slope_and_the_prior(args):
         np.testing.assert_allclose(value, by_hand(u, *args), rtol=1e-12)
         step = 1e-6 * np.eye(3)
         slope = [(by_hand(u + e, *args) - by_hand(u - e, *args)) / 2e-6 for e in step]
-        np.testing.assert_allclose(gradient, slope, rtol=1e-6, atol=1e-7)
+        least = 1e-9 * np.max(np.abs(slope))
+        np.testing.assert_allclose(gradient, slope, rtol=1e-6, atol=1e-7 + least)
 
 
 def test_the_start_is_that_of_the_problem():

@@ -131,6 +131,8 @@ CASES = {
     ),
     # All but gone before the first datum.
     "fading": Case(decays, grid(1, 4), (2.4, 0.0, 3.0, 0.0), (0, 2), seed=4),
+    # A second valley, of negative amplitude and no rate, beyond a ridge.
+    "ridge": Case(decays, grid(1, 4), (1.8, 0.0, 3.0, 0.0), (0, 1, 2), seed=1),
 }
 MINOS = list(CASES)[:10]
 MODELS = list(dict.fromkeys(case.model for case in CASES.values()))
@@ -656,6 +658,21 @@ def test_no_edge_is_nan():
     assert lost[:5].all()
     assert not lost[6:19].any()
     np.testing.assert_array_equal(np.isnan(ours.points[1]).any(axis=1), lost)
+
+
+@pytest.mark.xfail(reason="a first step as long as the linear region jumps a ridge")
+def test_a_region_is_all_within_its_level():
+    """No edge lies beyond a ridge: the cost is lower all the way to it."""
+    ours, least = wide_edges("ridge"), 2 * float(solved("ridge").cost)
+    centre = np.asarray(ours.estimate)
+    allowed = 2 * scipy.stats.f.ppf(LEVELS[1], 2, M - 3) * least / (M - 3)
+    for edge in np.asarray(ours.points[1]):
+        for share in (0.25, 0.5, 0.75):
+            rate, amp = centre + share * (edge - centre)
+            # The base that is left is a mean.
+            rest = data("ridge") - amp * np.exp(-rate * CASES["ridge"].x)
+            rise = np.sum((rest - rest.mean()) ** 2) / SIGMA**2 - least
+            assert not rise > allowed
 
 
 # --- Bad input -------------------------------------------------------------------
