@@ -464,6 +464,8 @@ def _tests_of(residual, influence, used):
 
 def scaling(c: Checkup) -> Iterator[Finding]:
     """Are parameters of very unequal size?"""
+    if not c.is_finite:
+        return
     norms = c.norms[c.free & (c.norms > 0)]
     if norms.size and norms.max() > 1e8 * norms.min():
         free = np.where(c.free & (c.norms > 0), c.norms, np.nan)

@@ -90,7 +90,8 @@ class Checkup:
     @functools.cached_property
     def norms(self) -> np.ndarray:
         """The lengths of the columns of the Jacobian, (n,)."""
-        return np.linalg.norm(self.jacobian, axis=0)
+        with np.errstate(over="ignore"):
+            return np.linalg.norm(self.jacobian, axis=0)
 
     @property
     def is_finite(self) -> bool:

@@ -55,10 +55,6 @@ def saturate(x, p):
     return p["a"] * (1 - jnp.exp(-p["b"] * x))
 
 
-def logarithm(x, p):
-    return p["a"] * jnp.log(x - p["x0"])
-
-
 PATH = TRF(history=True, max_steps=500)
 START = {"a": 2.0, "k": 1.0, "c": 0.0}
 LINE = {"slope": 1.0, "intercept": 0.0}
@@ -232,17 +228,26 @@ def test_parameters_in_wild_units():
     assert the(report, "bad-scaling").severity == Severity.WARNING
 
 
-def test_few_data_and_none_to_spare():
-    few = curve_problem(decay, T[::12], NOISY[::12], START)
-    assert checked(few).codes == ("few-data",)
+def few(count):
+    """Data of which `count` count."""
+    mask = np.zeros(60, bool)
+    mask[np.linspace(0, 59, count).astype(int)] = True
+    return curve_problem(decay, T, NOISY, START, mask=mask)
+
+
+def test_few_data():
+    assert checked(few(5)).codes == ("few-data",)
     # Of known noise they will do.
-    assert "few-data" not in checked(few, noise="known").codes
-    report = checked(curve_problem(decay, T[::20], NOISY[::20], START))
+    assert "few-data" not in checked(few(5), noise="known").codes
+
+
+def test_no_data_to_spare():
+    report = checked(few(3))
     assert report.codes == ("no-degrees-of-freedom", "exact-fit")
     assert report.worst == Severity.ERROR
     # Correlations need no estimate of the noise.
     assert np.isfinite(report.correlation).all()
-    less = checked(curve_problem(decay, T[:2], NOISY[:2], START))
+    less = checked(few(2))
     assert {"no-degrees-of-freedom", "not-identifiable"} <= set(less.codes)
     assert (less.rank, len(less.eigenvalues), len(less.directions)) == (2, 3, 3)
 
@@ -297,7 +302,7 @@ def test_squares_of_an_ill_conditioned_jacobian():
     problem = curve_problem(quadratic, x, 3 + 0.5 * x + 0.1 * noise(40), np.ones(3))
     finding = the(checked(problem, TRF(linear_solver="gram")), "precision")
     assert "J'J" in finding.seen and "qr" in finding.advice
-    assert "precision" not in checked(problem, TRF(linear_solver="qr")).codes
+    assert "precision" not in checked(problem).codes
 
 
 @pytest.mark.parametrize("origin, code", [(20, "collinear"), (200, "not-identifiable")])
@@ -311,10 +316,10 @@ def test_single_precision_does_not_do(origin, code):
 
 
 def test_single_precision_data_on_a_large_offset():
-    y = (1e5 + NOISY).astype(np.float32)
-    start = {"a": 1.0, "k": 1.0, "c": 1e5}
-    start = {name: np.float32(value) for name, value in start.items()}
-    report = checked(curve_problem(decay, T.astype(np.float32), y, start))
+    x = np.linspace(-1, 3, 40, dtype=np.float32)
+    y = (1e5 + x**2 + 0.05 * noise(40)).astype(np.float32)
+    start = np.array([1e5, 1, 1], np.float32)
+    report = checked(curve_problem(quadratic, x, y, start))
     assert "1e+05" in the(report, "precision").seen
 
 
@@ -337,9 +342,9 @@ def test_a_path_that_converges_slowly_does_not_stagnate():
     assert "stagnation" not in jaxfit.diagnose(problem, solution).codes
 
 
-def test_a_model_that_is_not_defined_at_the_start():
-    x = np.linspace(1, 5, 30)
-    problem = curve_problem(logarithm, x, np.log(x - 0.5), {"a": 1.0, "x0": 2.0})
+@pytest.mark.parametrize("rate", [-100.0, -1000.0])
+def test_a_model_that_overflows_at_the_start(rate):
+    problem = curve_problem(decay, T, NOISY, {**START, "k": rate})
     report = checked(problem)
     assert report.codes == ("not-converged", "not-finite")
     assert report.correlation is None and report.eigenvalues == ()
