@@ -514,7 +514,7 @@ def test_bad_solutions():
         with pytest.raises(ValueError, match="matrix-free fit forms no J'J"):
             jaxfit.bootstrap(problem, free, 10, KEY)
     exact = eqx.tree_at(lambda s: s.num_rows, solution, jnp.array(3, jnp.int32))
-    with pytest.raises(ValueError, match=r"dof = 0.*noise='known'"):
+    with pytest.raises(ValueError, match=r"dof is 0.*noise='known'"):
         jaxfit.bootstrap(problem, exact, 10, KEY, kind="parametric")
 
 

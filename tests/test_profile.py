@@ -745,7 +745,7 @@ def test_a_solution_must_have_converged_and_leave_data_for_the_noise(function):
     with pytest.raises(TypeError, match=r"`solution` must be what jaxfit\.solve"):
         function(problem, solution.params, [0, 1])
     few = changed(lambda s: s.num_rows, jnp.array(3, jnp.int32))
-    with pytest.raises(ValueError, match=r"dof = 0.*noise='known'"):
+    with pytest.raises(ValueError, match=r"dof is 0.*noise='known'"):
         function(problem, few, [0, 1])
     free = changed(lambda s: s.linearisation, None)
     with pytest.raises(ValueError, match="matrix-free fit forms no J'J"):
