@@ -32,7 +32,7 @@ def fingerprint(*parts: Any) -> str:
 
 def _add(digest: Any, thing: Any) -> None:
     if isinstance(thing, ClosedJaxpr):
-        _add(digest, thing.jaxpr)
+        _add_program(digest, thing.jaxpr)
         _add(digest, list(thing.consts))
     elif isinstance(thing, Jaxpr):
         _add_program(digest, thing)

@@ -270,7 +270,7 @@ def same_but_for_length(a: Jaxpr, b: Jaxpr, lengths: tuple[int, int]) -> bool:
             pairs = zip(p.consts, q.consts, strict=False)
             if len(p.consts) != len(q.consts) or not all(_equal(*c) for c in pairs):
                 return False
-            return same(p.jaxpr, q.jaxpr)
+            return same_but_for_length(p.jaxpr, q.jaxpr, lengths)
         if isinstance(p, Jaxpr) and isinstance(q, Jaxpr):
             return same_but_for_length(p, q, lengths)
         if isinstance(p, tuple | list) and isinstance(q, tuple | list):
