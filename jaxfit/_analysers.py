@@ -14,6 +14,7 @@ import numpy as np
 from jax.scipy.special import betainc, gammainc, gammaincc
 
 from ._checkup import Checkup
+from ._evidence import MAD
 from ._findings import Finding, Severity
 from ._goodness import lag, normality, runs
 from ._status import Status
@@ -300,7 +301,7 @@ def outliers(c: Checkup) -> Iterator[Finding]:
         return
     size = np.abs(c.residual) / np.sqrt(1 - c.hat)
     # The median of what few parameters were fitted to is too small by sqrt(m / dof).
-    middle = 1.482602218505602 * np.median(np.abs(c.residual)) * np.sqrt(m / c.dof)
+    middle = MAD * np.median(np.abs(c.residual)) * np.sqrt(m / c.dof)
     if not middle > 0:
         return
     # The last factor is simulated, of polynomials fitted to 7 to 600 normal numbers.

@@ -79,12 +79,8 @@ class Bootstrap(eqx.Module):
     @in_own_precision
     def covariance(self) -> Matrix:
         """The covariance of the replicates, (n, n)."""
-        rows = self.samples
-        used = ~jnp.isnan(rows[:, :1])
-        count = jnp.sum(used)
-        mean = jnp.sum(jnp.where(used, rows, 0), axis=0) / count
-        apart = jnp.where(used, rows - mean, 0)
-        return apart.T @ apart / (count - 1)
+        squares, count = _squares(self.samples)
+        return squares / (count - 1)
 
     @in_own_precision
     def errors(self) -> PyTree[Array]:
@@ -151,12 +147,8 @@ class Jackknife(eqx.Module):
     @in_own_precision
     def covariance(self) -> Matrix:
         """(m - 1) / m times the sum of squares of the fits about their mean."""
-        rows = _rows(self.params)
-        used = ~jnp.isnan(rows[:, :1])
-        count = jnp.sum(used)
-        mean = jnp.sum(jnp.where(used, rows, 0), axis=0) / count
-        apart = jnp.where(used, rows - mean, 0)
-        return apart.T @ apart * (count - 1) / count
+        squares, count = _squares(_rows(self.params))
+        return squares * (count - 1) / count
 
     @in_own_precision
     def errors(self) -> PyTree[Array]:
@@ -354,6 +346,15 @@ def _all(make: Any, n: int, numbers: int, solver: TRF, lanes, mesh):
 def _rows(params: PyTree) -> Float[Array, "n k"]:
     """Parameters with a first axis as rows."""
     return jax.vmap(lambda one: ravel_pytree(one)[0])(params)
+
+
+def _squares(rows: Float[Array, "s n"]) -> tuple[Matrix, Int[Array, ""]]:
+    """The sums of squares about the mean of the rows that are numbers; their count."""
+    used = ~jnp.isnan(rows[:, :1])
+    count = jnp.sum(used)
+    mean = jnp.sum(jnp.where(used, rows, 0), axis=0) / count
+    apart = jnp.where(used, rows - mean, 0)
+    return apart.T @ apart, count
 
 
 def _row_numbers(problem: Problem, rows: Any) -> int:

@@ -70,6 +70,14 @@ def masked(known: Matrix, lost: Bool[Array, " n"]) -> Matrix:
     return jnp.where(either, unknown, known)
 
 
+def correlation_of(matrix: Matrix) -> Matrix:
+    """The correlations of a covariance; NaN where there are none."""
+    size = jnp.sqrt(jnp.diagonal(matrix, axis1=-2, axis2=-1))
+    scale = size[..., :, None] * size[..., None, :]
+    usable = (scale > 0) & jnp.isfinite(scale)
+    return jnp.where(usable, matrix / jnp.where(usable, scale, 1), jnp.nan)
+
+
 @jax.custom_jvp
 def inverse(gram: Matrix, known: Matrix) -> Matrix:
     """The inverse of `gram` on some directions, which is `known`, with a derivative."""

@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._check import one_of
 from ._converged import KNOWN, converged
-from ._covariance import directions, inverse, masked
+from ._covariance import correlation_of, directions, inverse, masked
 from ._evidence import Noise, Rows, dense, held_at, needs_rows, noise_variance, rows_at
 from ._hessian import hessian
 from ._linearise import Gram
@@ -79,10 +79,7 @@ class Covariance(eqx.Module):
     @in_own_precision
     def correlation(self) -> Matrix:
         """Correlations, (n, n); NaN where there are none."""
-        error = self.errors
-        scale = error[..., :, None] * error[..., None, :]
-        usable = (scale > 0) & jnp.isfinite(scale)
-        return jnp.where(usable, self.matrix / jnp.where(usable, scale, 1), jnp.nan)
+        return correlation_of(self.matrix)
 
     @in_own_precision
     def null_directions(self, names: Sequence[str] | None = None) -> tuple[str, ...]:

@@ -99,6 +99,10 @@ class Call:
                     stack.enter_context(g.fit(self.original()["xdata"], *self.p0))
             yield
 
+    def _derivatives(self) -> Any:
+        """What stands in the place of automatic derivatives, or None."""
+        return self._differences() if self.jacobian is None else self.jacobian
+
     def _differences(self) -> DifferenceJacobian | None:
         """Derivatives by differences, where they are asked for or the only way."""
         step = self.options.get("diff_step")
@@ -131,7 +135,7 @@ class Call:
     def run(self) -> tuple[Solution, Outcome, Timing]:
         """The fit, in one program or, where somebody watches, step by step."""
         with self._called_back():
-            jacobian = self._differences() if self.jacobian is None else self.jacobian
+            jacobian = self._derivatives()
             if not self.watching.wanted:
                 given = self._given
                 return fit(self.model, jacobian, self.solver, self.loss, given)
@@ -162,7 +166,7 @@ class Call:
             count=None,
         )
         with self._called_back():
-            jacobian = self._differences() if self.jacobian is None else self.jacobian
+            jacobian = self._derivatives()
             problem = problem_of(self.model, self.loss, given)
             yield problem, with_jacobian(self.solver, jacobian)
 

@@ -24,7 +24,7 @@ Noise = Literal["estimated", "known", "robust"]
 
 # 1 over the 75th percentile of the normal distribution: the standard deviation over
 # the median of |z|.
-_MAD = 1.482602218505602
+MAD = 1.482602218505602
 
 
 class Rows(NamedTuple):
@@ -79,7 +79,7 @@ def noise_variance(
         variance = 2 * solution.cost / dof
     elif noise == "robust":
         middle = jnp.nanmedian(jnp.where(rows.used, jnp.abs(rows.residual), jnp.nan))
-        variance = (_MAD * middle) ** 2 * solution.num_rows / dof
+        variance = (MAD * middle) ** 2 * solution.num_rows / dof
     else:
         slope = jnp.sum(jnp.where(rows.used, rows.slope, 0)) / solution.num_rows
         variance = jnp.sum(rows.influence**2) / dof / slope

@@ -15,6 +15,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from ._converged import same_params
+from ._covariance import correlation_of, masked
 from ._covariance_kinds import Covariance
 from ._names import names_of
 from ._precision import in_own_precision
@@ -38,18 +39,12 @@ class Propagated(eqx.Module):
     @in_own_precision
     def covariance(self) -> Matrix:
         """The covariance of all p values in the order of `ravel_pytree`, (p, p)."""
-        known = self.slopes @ self.determined @ self.slopes.T
-        unknown = jnp.where(jnp.eye(self.lost.size, dtype=bool), jnp.inf, jnp.nan)
-        return jnp.where(self.lost[:, None] | self.lost, unknown, known)
+        return masked(self.slopes @ self.determined @ self.slopes.T, self.lost)
 
     @in_own_precision
     def correlation(self) -> Matrix:
         """Their correlations, (p, p); NaN where there are none."""
-        c = self.covariance()
-        size = jnp.sqrt(jnp.diagonal(c))
-        scale = size[:, None] * size
-        usable = (scale > 0) & jnp.isfinite(scale)
-        return jnp.where(usable, c / jnp.where(usable, scale, 1), jnp.nan)
+        return correlation_of(self.covariance())
 
     @in_own_precision
     def pretty(self, style: Style = "pm") -> dict[str, str]:
