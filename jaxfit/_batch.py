@@ -21,7 +21,7 @@ from ._lane_data import LaneData
 from ._lanes import Lockstep
 from ._one_by_one import OneByOne
 from ._problem import Problem
-from ._queue import Results, run
+from ._queue import SHARE, Results, run
 from ._solve import unravel_as
 from ._stack import Stack
 from ._trf import TRF
@@ -137,8 +137,12 @@ def solve_stack(
     lanes: int | None,
     mesh: Mesh | None,
     covariance: bool,
+    share: int = SHARE,
 ) -> BatchSolution:
-    """The fits of the first `count` problems of a stack; the others stay RUNNING."""
+    """The fits of the first `count` problems of a stack; the others stay RUNNING.
+
+    One lane in `share` may take its next problem at a step.
+    """
     n = stack.num_params
     arithmetic = n <= ARITHMETIC and solver.linear_solver in ("auto", "gram")
     nominal = _lanes(stack, n, arithmetic) if lanes is None else lanes
@@ -148,7 +152,7 @@ def solve_stack(
         lanes = min(nominal, _vectors(stack.size))
         data = LaneData.of(stack, solver, lanes, nominal)
         engine = (Lockstep if arithmetic else OneByOne)(data, solver)
-        return run(stack, engine, lanes, count, covariance)
+        return run(stack, engine, lanes, count, covariance, share)
 
     if mesh is None or mesh.size == 1:
         results, efficiency = fits(stack, solver, count)

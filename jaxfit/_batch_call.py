@@ -14,11 +14,11 @@ from jax.sharding import Mesh
 
 from ._batch_data import BatchData
 from ._batch_program import BatchOutcome, Choices, on_a_thread, on_devices
-from ._batch_slices import in_slices
 from ._machine import cores
 from ._precision import precision
 from ._scipy_model import ScipyModel
 from ._scipy_options import NamedLoss, ScipyLoss
+from ._slices import in_slices
 from ._status import Status
 from ._trf import TRF
 

@@ -16,31 +16,28 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.scipy.special import ndtr, ndtri
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ._batch import mesh_of, solve_stack
+from ._batch import mesh_of
 from ._check import one_of, positive_int
 from ._converged import KNOWN, converged
 from ._covariance import directions
 from ._covariance_kinds import leverage
-from ._evidence import dense, held_at, noise_variance, rows_at
+from ._evidence import Rows, dense, held_at, noise_variance, rows_at
 from ._influence import influence
 from ._names import shape_like
-from ._objective import num_residuals, why_not_rowwise
+from ._objective import why_not_rowwise
 from ._precision import in_own_precision
 from ._problem import Problem
 from ._profile import check_levels
+from ._refits import as_rows, refits
 from ._resample import Resampling, drawn_rows, drawn_shift, picked, shifted, solver_for
 from ._result import Solution
-from ._stack import Stack
 from ._trf import TRF
-from ._types import Matrix, Vector
+from ._types import Matrix, Scalar, Vector
 
 
 Interval = Literal["percentile", "basic", "bca"]
-
-# The data of a slice of replicates, in numbers.
-_SLICE = 2**24
 
 
 class Bootstrap(eqx.Module):
@@ -74,7 +71,7 @@ class Bootstrap(eqx.Module):
     @in_own_precision
     def samples(self) -> Float[Array, "n k"]:
         """The replicates as rows in the order of `ravel_pytree(params)`."""
-        return _rows(self.params)
+        return as_rows(self.params)
 
     @in_own_precision
     def covariance(self) -> Matrix:
@@ -147,7 +144,7 @@ class Jackknife(eqx.Module):
     @in_own_precision
     def covariance(self) -> Matrix:
         """(m - 1) / m times the sum of squares of the fits about their mean."""
-        squares, count = _squares(_rows(self.params))
+        squares, count = _squares(as_rows(self.params))
         return squares * (count - 1) / count
 
     @in_own_precision
@@ -158,7 +155,7 @@ class Jackknife(eqx.Module):
     @in_own_precision
     def bias(self) -> PyTree[Array]:
         """(m - 1) times the mean of the fits less the estimate."""
-        rows = _rows(self.params)
+        rows = as_rows(self.params)
         count = jnp.sum(~jnp.isnan(rows[:, 0]))
         mean = jnp.nanmean(rows, axis=0)
         apart = (count - 1) * (mean - ravel_pytree(self.estimate)[0])
@@ -213,65 +210,102 @@ def bootstrap(
     dense("bootstrap", solution)
     if isinstance(key, int | np.integer):
         key = jax.random.key(int(key))
+    make = _replicates(problem, solution, key, solver, (kind, noise))
+    m = make.rows.used.size
+    numbers = m * (1 if kind != "pairs" else _row_numbers(problem, m))
+    fits = solver_for(problem, _plain(solver, m), kind, make.rowwise)
+    how = fits, lanes, mesh_of(devices, mesh)
+    found, status, cost = refits(make, n, numbers, *how)
+    return Bootstrap(
+        params=shape_like(solution.params, _good(found, status, ok)),
+        status=status,
+        cost=cost,
+        estimate=solution.params,
+        change=influence(problem, solution, noise="known", solver=solver).change,
+        kind=kind,
+    )
+
+
+class _Replicates(eqx.Module):
+    """Resampled problems by number."""
+
+    problem: Problem
+    params: PyTree[Array]
+    key: Array
+    rows: Rows
+    order: Int[Array, " m"]
+    hat: Float[Array, " m"]
+    variance: Scalar
+    pull: Float[Array, "k m"]
+    kind: Resampling = eqx.field(static=True)
+    rowwise: bool = eqx.field(static=True)
+
+    def __call__(self, i: Int[Array, ""]) -> Problem:
+        own = jax.random.fold_in(self.key, i)
+        rows = self.rows
+        if self.kind == "pairs":
+            which = drawn_rows(own, rows.used, self.order)
+            counts = jnp.arange(which.size) < jnp.sum(rows.used)
+            other = picked(self.problem, which, counts, self.rowwise)
+            return _from(other, self.params)
+        shift = drawn_shift(self.kind, own, rows, self.order, self.hat, self.variance)
+        other = shifted(self.problem, shift)
+        x, unravel = ravel_pytree(self.params)
+        start = x - self.pull @ shift
+        bounds = self.problem.bounds
+        if bounds is not None:
+            start = jnp.clip(start, bounds.lower, bounds.upper)
+        # The model may not be defined there.
+        r = self.problem.residual(unravel(start), self.problem.args)
+        defined = jnp.all(jnp.isfinite(ravel_pytree(r)[0]) | ~rows.used)
+        return _from(other, unravel(jnp.where(defined, start, x)))
+
+
+class _Without(eqx.Module):
+    """The problem without one residual, by its number."""
+
+    whole: Problem
+    params: PyTree[Array]
+    used: Bool[Array, " m"]
+
+    def __call__(self, i: Int[Array, ""]) -> Problem:
+        others = self.used & (jnp.arange(self.used.size) != i)
+        other = eqx.tree_at(
+            lambda p: p.mask, self.whole, others, is_leaf=lambda leaf: leaf is None
+        )
+        return _from(other, self.params)
+
+
+def _from(problem: Problem, params: PyTree) -> Problem:
+    return eqx.tree_at(lambda p: p.params, problem, params)
+
+
+@eqx.filter_jit
+def _replicates(problem, solution, key, solver, how) -> _Replicates:
+    kind, noise = how
     x = ravel_pytree(solution.params)[0]
-    solver = _plain(solver, num_residuals(problem, x))
-    rowwise = kind == "pairs" and why_not_rowwise(problem, x, solver) is None
-    return _bootstrap(
-        problem,
-        solution,
-        ok,
-        key,
-        solver,
-        (n, kind, noise, rowwise, lanes, mesh_of(devices, mesh)),
+    rows = rows_at(problem, x, solver)
+    fixed, dropped = held_at(problem, solution, True)
+    # Where the linear model takes a shift of the residual: one evaluation less a fit.
+    w = directions(dense("bootstrap", solution), fixed | dropped).determined
+    return _Replicates(
+        problem=problem,
+        params=solution.params,
+        key=key,
+        rows=rows,
+        order=jnp.argsort(~rows.used, stable=True),
+        hat=leverage(rows, fixed | dropped),
+        variance=noise_variance(noise, solution, rows),
+        pull=w.T @ w @ (rows.jacobian.T * jnp.sqrt(rows.slope)),
+        kind=kind,
+        rowwise=kind == "pairs"
+        and why_not_rowwise(problem, x, solver or TRF()) is None,
     )
 
 
 @eqx.filter_jit
-def _bootstrap(problem, solution, ok, key, solver, how) -> Bootstrap:
-    n, kind, noise, rowwise, lanes, mesh = how
-    x, unravel = ravel_pytree(solution.params)
-    rows = rows_at(problem, x, solver)
-    fixed, dropped = held_at(problem, solution, True)
-    hat = leverage(rows, fixed | dropped)
-    # Where the linear model takes a shift of the residual: one evaluation less a fit.
-    w = directions(dense("bootstrap", solution), fixed | dropped).determined
-    weigh = jnp.sqrt(rows.slope)
-    pull = w.T @ w @ rows.jacobian.T
-    variance = noise_variance(noise, solution, rows)
-    order = jnp.argsort(~rows.used, stable=True)
-    whole = rows.used.size * (1 if kind != "pairs" else _row_numbers(problem, rows))
-
-    def replicate(i):
-        own = jax.random.fold_in(key, i)
-        if kind == "pairs":
-            which = drawn_rows(own, rows.used, order)
-            counts = jnp.arange(which.size) < jnp.sum(rows.used)
-            other = picked(problem, which, counts, rowwise)
-            start = x
-        else:
-            shift = drawn_shift(kind, own, rows, order, hat, variance)
-            other = shifted(problem, shift)
-            start = x - pull @ (weigh * shift)
-            if problem.bounds is not None:
-                start = jnp.clip(start, problem.bounds.lower, problem.bounds.upper)
-            # The model may not be defined there.
-            r = ravel_pytree(problem.residual(unravel(start), problem.args))[0]
-            start = jnp.where(jnp.all(jnp.isfinite(r) | ~rows.used), start, x)
-        return eqx.tree_at(lambda p: p.params, other, unravel(start))
-
-    fits = solver_for(problem, solver, kind, rowwise)
-    found, status, cost = _all(replicate, n, whole, fits, lanes, mesh)
-    good = (status > 0) & ok
-    found = jnp.where(good[:, None], found, jnp.nan)
-    change = influence(problem, solution, noise="known", solver=solver).change
-    return Bootstrap(
-        params=shape_like(solution.params, found),
-        status=status,
-        cost=cost,
-        estimate=solution.params,
-        change=change,
-        kind=kind,
-    )
+def _good(found, status, ok):
+    return jnp.where(((status > 0) & ok)[:, None], found, jnp.nan)
 
 
 def jackknife(
@@ -295,57 +329,19 @@ def jackknife(
     """
     ok = converged("jackknife", problem, solution)
     lanes = None if lanes is None else positive_int("lanes", lanes)
-    how = lanes, mesh_of(devices, mesh)
-    m = num_residuals(problem, ravel_pytree(solution.params)[0])
-    return _jackknife(problem, solution, ok, _plain(solver, m), how)
-
-
-@eqx.filter_jit
-def _jackknife(problem, solution, ok, solver, how) -> Jackknife:
-    lanes, mesh = how
-    x = ravel_pytree(solution.params)[0]
-    rows = rows_at(problem, x, solver)
-    m = rows.used.size
-    whole = shifted(problem, jnp.zeros_like(rows.residual))
-
-    def without(i):
-        others = rows.used & (jnp.arange(m) != i)
-        return eqx.tree_at(
-            lambda p: (p.params, p.mask),
-            whole,
-            (solution.params, others),
-            is_leaf=lambda leaf: leaf is None,
-        )
-
-    fits = solver_for(problem, solver, "residual", False)
-    found, status, _ = _all(without, m, m, fits, lanes, mesh)
-    good = (status > 0) & ok & rows.used
-    found = jnp.where(good[:, None], found, jnp.nan)
+    make = _without(problem, solution, solver)
+    m = make.used.size
+    fits = solver_for(problem, _plain(solver, m), "residual", False)
+    found, status, _ = refits(make, m, m, fits, lanes, mesh_of(devices, mesh))
+    found = _good(found, status, ok & make.used)
     return Jackknife(shape_like(solution.params, found), status, solution.params)
 
 
-def _all(make: Any, n: int, numbers: int, solver: TRF, lanes, mesh):
-    """Parameters, status and cost of the problems make(0) to make(n - 1)."""
-    parts = 1 if mesh is None else mesh.size
-    size = min(n, max(64 * parts, _SLICE // numbers))
-    slices = -(-n // size)
-    size = -(-n // slices)
-
-    def slice_of(first):
-        which = first + jnp.arange(size, dtype=jnp.int32)
-        stack = Stack.by(make, which, [True])
-        count = jnp.minimum(n - first, size).astype(jnp.int32)
-        found = solve_stack(stack, solver, count, lanes, mesh, False)
-        return _rows(found.params), found.status, found.cost
-
-    firsts = jnp.arange(slices, dtype=jnp.int32) * size
-    found = jax.lax.map(slice_of, firsts)
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:n], found)
-
-
-def _rows(params: PyTree) -> Float[Array, "n k"]:
-    """Parameters with a first axis as rows."""
-    return jax.vmap(lambda one: ravel_pytree(one)[0])(params)
+@eqx.filter_jit
+def _without(problem, solution, solver) -> _Without:
+    rows = rows_at(problem, ravel_pytree(solution.params)[0], solver)
+    whole = shifted(problem, jnp.zeros_like(rows.residual))
+    return _Without(whole, solution.params, rows.used)
 
 
 def _squares(rows: Float[Array, "s n"]) -> tuple[Matrix, Int[Array, ""]]:
@@ -357,9 +353,8 @@ def _squares(rows: Float[Array, "s n"]) -> tuple[Matrix, Int[Array, ""]]:
     return apart.T @ apart, count
 
 
-def _row_numbers(problem: Problem, rows: Any) -> int:
+def _row_numbers(problem: Problem, m: int) -> int:
     """The numbers in a row of the data."""
-    m = rows.used.size
     sizes = [leaf.size // m for leaf in jax.tree.leaves(problem.args) if leaf.ndim]
     return max(1, sum(sizes))
 

@@ -25,9 +25,9 @@ from ._stack import Stack
 from ._status import Status
 
 
-# The share of lanes that may load at once. A fit takes 5 steps or more, so that fewer
-# lanes end at a step, but for the first.
-_SHARE = 4
+# The share of lanes that may load at once. Most fits take 5 steps or more, so that
+# fewer end at a step, but for the first; fits that start near their ends take 2 or 3.
+SHARE, SHARE_OF_SHORT = 4, 2
 
 
 class Results(NamedTuple):
@@ -50,10 +50,18 @@ class _Lanes(eqx.Module):
 
 
 def run(
-    stack: Stack, engine: Any, lanes: int, count: Int[Array, ""], covariance: bool
+    stack: Stack,
+    engine: Any,
+    lanes: int,
+    count: Int[Array, ""],
+    covariance: bool,
+    share: int = SHARE,
 ) -> tuple[Results, Float[Array, ""]]:
-    """The results of the first `count` problems, and the share of useful lane steps."""
-    share = max(1, lanes // _SHARE)
+    """The results of the first `count` problems, and the share of useful lane steps.
+
+    One lane in `share` may load at a step.
+    """
+    share = max(1, lanes // share)
 
     def load(index, problems):
         """Lanes with new problems, before their first step."""

@@ -18,7 +18,7 @@ import pytest
 import scipy.optimize
 
 import jaxfit
-from jaxfit import CurveFitBatchResult, Status, _batch_slices, curve_fit_batch
+from jaxfit import CurveFitBatchResult, Status, _slices, curve_fit_batch
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -755,7 +755,7 @@ MANY = np.broadcast_to(Y.reshape(1, P, M), (60, P, M)).reshape(-1, M)
 def interrupted(monkeypatch):
     """Ctrl-C comes when the first slice is done; whether another pass begins."""
     calls = []
-    real = _batch_slices.wait
+    real = _slices.wait
 
     def wait(*args, **options):
         calls.append(args)
@@ -763,7 +763,7 @@ def interrupted(monkeypatch):
             raise KeyboardInterrupt
         return real(*args, **options)
 
-    monkeypatch.setattr(_batch_slices, "wait", wait)
+    monkeypatch.setattr(_slices, "wait", wait)
     return calls
 
 
