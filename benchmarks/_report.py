@@ -69,6 +69,8 @@ def as_markdown(name: str, result: dict[str, Any] | None) -> str:
             "**Rough:** measured with `--quick`, with few repetitions and on a part "
             "of the problems. Not to be quoted."
         )
+    if "picture" in result:
+        parts.append(f"![{result['picture']['label']}](images/{name}.svg)")
     for one in _all_tables(result):
         right = ["---"] + ["--:"] * (len(one["columns"]) - 1)
         rows = [one["columns"], right, *_formatted(one)]

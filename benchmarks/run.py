@@ -1,7 +1,7 @@
-"""Run benchmarks, keep what they found, and write the tables of docs/benchmarks.md.
+"""Run benchmarks, keep what they found, and show it in docs/benchmarks.md.
 
 `python benchmarks/run.py [names...] [--quick]` runs all or some, prints and keeps;
-`python benchmarks/run.py --tables` rewrites the tables of the page.
+`python benchmarks/run.py --tables` rewrites the tables and pictures of the page.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from _measure import HERE, ROOT, fresh, versions
+from _picture import dots
 from _report import as_markdown, as_text
 
 
@@ -106,6 +107,9 @@ def main() -> None:
     if options.tables:
         found = {name: load(name) for name in NAMES}
         PAGE.write_text(page(PAGE.read_text(), found))
+        for name, result in found.items():
+            if result is not None and "picture" in result:
+                dots(result["picture"], PAGE.parent / "images" / f"{name}.svg")
         return
     for name in options.names or NAMES:
         need = NEEDS.get(name)

@@ -34,6 +34,9 @@ from ._types import Scalar, Vector
 from ._uncertainty_plots import plot_contour, plot_profile
 
 
+_MOST_STEPS = 500
+
+
 ProfileNoise = Literal["estimated", "known"]
 LEVELS = (0.68, 0.95)
 
@@ -266,8 +269,12 @@ def check_levels(levels: Any) -> tuple[float, ...]:
 
 
 def _quiet(solver: TRF | None) -> TRF:
-    """The solver of the fits on the way, which record nothing."""
-    solver = TRF() if solver is None else solver
+    """The solver of the fits on the way, which record nothing.
+
+    They start close to their ends: one that takes so long goes astray, and is made
+    nearer to the solution.
+    """
+    solver = TRF(max_steps=_MOST_STEPS) if solver is None else solver
     if solver.linear_solver == "matrix_free":
         solver = solver.replaced(linear_solver="auto")
     return solver.replaced(history=False)

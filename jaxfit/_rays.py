@@ -54,7 +54,7 @@ _SAYS = {
 
 # So many standard errors away the cost should have risen. Beyond a model may overflow.
 _FARTHEST = 1e4
-_MOST_FITS = 60
+_MOST_FITS, _MOST_ASTRAY = 60, 6
 _GROWTH = 4.0
 
 
@@ -84,6 +84,8 @@ class _Search(NamedTuple):
     low: Scalar
     high: Scalar
     rise: Scalar
+    wall: Bool[Array, ""]  # whether what is too far is so because its fit failed
+    astray: Int[Array, ""]  # how many did
     side: Int[Array, ""]  # -1 while it is running
     fits: Int[Array, ""]
 
@@ -124,20 +126,24 @@ def crossings(
             return _judged(search, t, state, target, rise, tau, slope, fitted, longest)
 
         def _judged(search, t, state, target, rise, tau, slope, fitted, longest):
-            # Where the model cannot be evaluated is too far.
+            # Where the model cannot be evaluated is too far, and the interval may end
+            # there. So is, for now, where a fit fails.
             nowhere = state.status == Status.NONFINITE_START
-            above = nowhere | ~(tau < target)
+            astray = ~fitted & ~nowhere
+            above = ~fitted | ~(tau < target)
             low = jnp.where(above, search.low, t)
             high = jnp.where(above, t, search.high)
+            wall = jnp.where(above, astray, search.wall)
             close = fitted & (jnp.abs(tau - target) <= tolerance * target)
             narrow = jnp.isfinite(high) & (high - low <= tolerance * high)
-            close |= fitted & narrow
+            close |= fitted & narrow & ~wall
             newton = t - (tau - target) / jnp.where(slope > 0, slope, jnp.nan)
             between = jnp.where(jnp.isfinite(high), 0.5 * (low + high), _GROWTH * t)
             good = fitted & (newton > low) & (newton < high) & (newton < _GROWTH * t)
             next_t = jnp.minimum(jnp.where(good, newton, between), longest)
             end = jnp.where(search.fits + 1 >= _MOST_FITS, Side.FAILED, -1)
-            end = jnp.where(~fitted & ~nowhere, Side.FAILED, end)
+            end = jnp.where(search.astray + astray >= _MOST_ASTRAY, Side.FAILED, end)
+            end = jnp.where(narrow & wall, Side.FAILED, end)
             end = jnp.where(low > _FARTHEST * target, Side.OPEN, end)
             end = jnp.where(~above & (t >= longest), Side.BOUND, end)
             end = jnp.where(close, Side.CROSSED, end)
@@ -151,6 +157,8 @@ def crossings(
                 low=low,
                 high=high,
                 rise=jnp.where(fitted, tau, search.rise),
+                wall=wall,
+                astray=search.astray + astray,
                 side=end.astype(search.side.dtype),
                 fits=search.fits + 1,
             )
@@ -163,6 +171,8 @@ def crossings(
             low=zero,
             high=jnp.full_like(zero, jnp.inf),
             rise=zero,
+            wall=jnp.zeros((), bool),
+            astray=jnp.zeros((), jnp.int32),
             side=jnp.where(
                 longest > 0, -jnp.ones((), jnp.int32), jnp.int32(Side.BOUND)
             ),

@@ -17,7 +17,7 @@ def run(monkeypatch):
     import run
 
     yield run
-    for name in {"run", "_measure", "_report"} - before:
+    for name in {"run", "_measure", "_picture", "_report"} - before:
         del sys.modules[name]
 
 
@@ -25,6 +25,14 @@ def test_the_page_is_up_to_date(run):
     text = run.PAGE.read_text()
     results = {name: run.load(name) for name in run.NAMES}
     assert run.page(text, results) == text, "run: python benchmarks/run.py --tables"
+
+
+def test_every_picture_is_there(run):
+    for name in run.NAMES:
+        result = run.load(name)
+        if result is not None and "picture" in result:
+            drawn = (run.PAGE.parent / "images" / f"{name}.svg").read_text()
+            assert all(panel["title"] in drawn for panel in result["picture"]["panels"])
 
 
 def test_every_script_is_run_and_every_result_is_of_a_script(run):

@@ -468,6 +468,41 @@ def test_fits_that_fail_on_the_way_make_it_nan():
     assert "amp, above, 95%: the fits on the way did not converge" in ours.summary()
 
 
+def test_a_fit_that_goes_astray_too_far_out_is_made_nearer():
+    """With a small limiting rate held the half saturation runs into the pole."""
+    x = np.linspace(0.1, 1, M)
+    noise = np.random.default_rng(0).standard_normal((1086, M))[-1]
+    y = x / (1 + x) + 0.05 * noise
+
+    def model(x, p):
+        return p[0] * x / (p[1] + x)
+
+    def residuals(rate, half):
+        return rate * x / (half + x) - y
+
+    problem = jaxfit.curve_problem(model, x, y, jnp.ones(2))
+    solution = jaxfit.solve(problem)
+    ours = jaxfit.profile(problem, solution, levels=0.95)
+    best = np.asarray(solution.params)
+
+    def rise(rate):
+        fit = scipy.optimize.least_squares(
+            lambda p: residuals(rate, p[0]),
+            [best[1] * rate / best[0]],
+            bounds=(0, INF),
+            xtol=1e-14,
+            ftol=1e-14,
+        )
+        dof = M - 2
+        limit = scipy.stats.t.ppf(0.975, dof) ** 2
+        return (fit.cost / float(solution.cost) - 1) * dof - limit
+
+    lower = scipy.optimize.brentq(rise, 0.3 * best[0], 0.99 * best[0], xtol=1e-12)
+    np.testing.assert_allclose(ours.lower[0, 0], lower, rtol=1e-5)
+    assert ours.lower_side.tolist() == [[Side.CROSSED]] * 2
+    assert ours.upper_side.tolist() == [[Side.OPEN]] * 2
+
+
 # --- Selection, transformations, presentation ------------------------------------
 
 
