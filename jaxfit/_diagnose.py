@@ -1,11 +1,16 @@
-"""The health of a fit: every analyser's findings in one report."""
+"""The health of a fit: every analyser's findings in one report.
+
+An analyser is a plain function that takes a `Checkup` and yields findings.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from ._analysers import ALWAYS, AT_A_MINIMUM
+from . import _fit_health as fit
+from . import _parameter_health as parameters
+from . import _residual_health as residuals
 from ._check import is_concrete, one_of
 from ._checkup import Checkup
 from ._converged import same_params
@@ -16,12 +21,38 @@ from ._result import Solution
 from ._trf import TRF
 
 
+Analyser = Callable[[Checkup], Iterable[Finding]]
+
+# Those that look at any fit, and those that look at one that converged.
+ALWAYS: tuple[Analyser, ...] = (
+    fit.convergence,
+    parameters.sensitivity,
+    parameters.identifiability,
+    parameters.bounds,
+    fit.freedom,
+    parameters.scaling,
+    parameters.correlations,
+    fit.precision,
+    fit.history,
+)
+AT_A_MINIMUM: tuple[Analyser, ...] = (
+    fit.exactness,
+    fit.stationarity,
+    fit.minimum,
+    parameters.parsimony,
+    residuals.outliers,
+    residuals.influences,
+    residuals.weights,
+    residuals.structure,
+)
+
+
 def diagnose(
     problem: Problem,
     solution: Solution,
     *,
     noise: GoodnessNoise = "unknown",
-    analysers: Sequence[Callable[[Checkup], Iterable[Finding]]] = (),
+    analysers: Sequence[Analyser] = (),
     solver: TRF | None = None,
     names: Sequence[str] | None = None,
 ) -> HealthReport:

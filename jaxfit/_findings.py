@@ -18,6 +18,9 @@ class Severity(enum.IntEnum):
     ERROR = 2
 
 
+INFO, WARNING, ERROR = Severity
+
+
 @dataclasses.dataclass(frozen=True)
 class Finding:
     """One thing that was seen.
