@@ -31,6 +31,8 @@ def dots(picture: dict[str, Any], path: Path) -> None:
             low = [h for v, h in zip(values, heights, strict=True) if v < least]
             ax.plot([least] * len(low), low, "<", color=f"C{j}", markersize=7)
         own = kinds.index(panel["holds"])
+        ax.set_axisbelow(True)
+        ax.grid(axis="x", color="0.9")
         ax.axhspan(own - 0.45, own + 0.45, color="C2", alpha=0.15, linewidth=0)
         ax.set_title(panel["title"], fontsize=10)
         ax.set_yticks(range(len(kinds)), kinds, fontsize=8)

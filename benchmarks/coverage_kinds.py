@@ -251,9 +251,7 @@ def picture(found: dict[str, Any]) -> dict[str, Any]:
     panels = [
         {
             "title": case.name,
-            "rows": {
-                kind: [100 * s for s in found[case.name][kind][0]] for kind in KINDS
-            },
+            "rows": {k: found[case.name][k][0].tolist() for k in KINDS},
             "holds": case.holds,
         }
         for case in CASES

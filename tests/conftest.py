@@ -2,18 +2,30 @@
 
 import gc
 import os
+from importlib.metadata import version
 
 import pytest
 
 
-# Eight host devices, so that pmap and sharding are tested without any accelerator.
-# XLA reads the flag when JAX first starts a back end, hence before the import.
+# XLA reads its flags when JAX first starts a back end, hence before the import. Eight
+# host devices, so that pmap and sharding are tested without any accelerator. Tests
+# compile much and compute little, and LLVM's passes are more than half of it: they are
+# left out unless JAXFIT_TESTS_OPTIMISED=1. What is set outside comes last, and wins.
 os.environ["XLA_FLAGS"] = " ".join(
     [
-        os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=8",
+        *(
+            flag
+            for flag, since in {
+                "--xla_backend_optimization_level=0": "0.",
+                "--xla_cpu_use_fusion_emitters=false": "0.10.",  # 0.12 refuses it
+            }.items()
+            if version("jaxlib").startswith(since)
+            and os.environ.get("JAXFIT_TESTS_OPTIMISED", "0") == "0"
+        ),
+        os.environ.get("XLA_FLAGS", ""),
     ]
-).strip()
+)
 
 import jax
 

@@ -32,7 +32,10 @@ def test_every_picture_is_there(run):
         result = run.load(name)
         if result is not None and "picture" in result:
             drawn = (run.PAGE.parent / "images" / f"{name}.svg").read_text()
-            assert all(panel["title"] in drawn for panel in result["picture"]["panels"])
+            for panel in result["picture"]["panels"]:
+                assert panel["title"] in drawn
+                shown = [value for row in panel["rows"].values() for value in row]
+                assert all(0 <= value <= 100 for value in shown)
 
 
 def test_every_script_is_run_and_every_result_is_of_a_script(run):
