@@ -909,6 +909,7 @@ def test_nothing_is_printed_unless_asked():
     assert text()[1] == text(verbose=0)[1] == ""
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize(
     "options",
     [{"bounds": BOUNDS, "sigma": SIGMA}, {"nan_policy": "omit", "loss": "huber"}],

@@ -651,6 +651,7 @@ def test_all_fits_can_fail():
 # --- Slices, lanes, devices --------------------------------------------------------
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize(
     "options",
     [
@@ -717,6 +718,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.bits
 def test_a_process_in_single_precision_with_one_device_finds_the_same(plain, tmp_path):
     Y.tofile(tmp_path / "y")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}

@@ -263,6 +263,7 @@ def test_fixed_parameters_have_variance_zero_and_determine_the_others():
         np.testing.assert_allclose(got[i][np.ix_(free, free)], exact, rtol=1e-7)
 
 
+@pytest.mark.bits
 def test_nothing_fixed_is_as_no_word_of_fixed():
     j, _ = kinds()
     plain = inverse(last(grams(j)), None)

@@ -319,6 +319,7 @@ def test_the_table_of_a_longer_path_has_scipys_columns():
     assert costs == sorted(costs, reverse=True)
 
 
+@pytest.mark.bits
 def test_callbacks():
     points, results = [], []
 
