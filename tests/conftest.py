@@ -28,6 +28,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 )
 
 import jax
+import jaxtyping
 
 
 jax.config.update("jax_enable_x64", True)
@@ -44,3 +45,12 @@ def programs_of_one_module():
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture
+def without_type_checks():
+    """A user has no type checker at run time: it would speak before jaxfit does."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)

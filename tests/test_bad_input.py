@@ -5,7 +5,6 @@ import re
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -13,14 +12,7 @@ import jaxfit
 from jaxfit import TRF, Problem, Status, curve_problem
 
 
-@pytest.fixture(autouse=True)
-def without_type_checks():
-    """A user has no type checker at run time: it would speak before jaxfit does."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
-
+pytestmark = pytest.mark.usefixtures("without_type_checks")
 
 T = np.linspace(0.0, 1.0, 6)
 Y = np.exp(-T)

@@ -9,7 +9,6 @@ import re
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from scipy.optimize import OptimizeWarning
@@ -17,14 +16,7 @@ from scipy.optimize import OptimizeWarning
 from jaxfit import curve_fit_batch, from_numpy
 
 
-@pytest.fixture(autouse=True)
-def without_type_checks():
-    """Users run without them, and these messages are written for users."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
-
+pytestmark = pytest.mark.usefixtures("without_type_checks")
 
 M, SHAPE = 12, (2, 3)
 X = np.linspace(0.0, 2.0, M)

@@ -15,7 +15,6 @@ import warnings
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from streams import START, T, Watched, Y, chunks, decay, same_bits
@@ -66,15 +65,6 @@ def some(copies, count, seed=0):
     """So many of them, the first and the last among them."""
     inner = np.random.default_rng(seed).permutation(len(copies) - 2)[: count - 2] + 1
     return [copies[i] for i in [0, *sorted(inner), len(copies) - 1]]
-
-
-@pytest.fixture
-def without_type_checks():
-    """A user has no type checker at run time: it would speak before jaxfit does."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 # --- Any moment ------------------------------------------------------------------

@@ -5,7 +5,6 @@ import json
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -562,15 +561,6 @@ def fit():
 @pytest.fixture(scope="module")
 def report(fit):
     return jaxfit.diagnose(*fit)
-
-
-@pytest.fixture
-def without_type_checks():
-    """A user has no type checker at run time: it would speak before jaxfit does."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def test_summary(report):

@@ -7,7 +7,6 @@ import re
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from scipy.optimize import OptimizeWarning
@@ -16,14 +15,7 @@ import jaxfit
 from jaxfit import CurveFit, FitError, curve_fit, from_numpy, least_squares
 
 
-@pytest.fixture(autouse=True)
-def without_type_checks():
-    """A user has no type checker at run time: it would speak before jaxfit does."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
-
+pytestmark = pytest.mark.usefixtures("without_type_checks")
 
 M = 12
 X = np.linspace(0.0, 2.0, M)

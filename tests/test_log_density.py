@@ -5,7 +5,6 @@ import functools
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 import scipy.stats
@@ -462,15 +461,6 @@ def test_nuts_of_numpyro_samples_the_posterior():
 
 
 # --- Bad input -------------------------------------------------------------------
-
-
-@pytest.fixture
-def without_type_checks():
-    """A user has no type checker at run time: it would speak before jaxfit does."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.mark.usefixtures("without_type_checks")

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -17,15 +16,6 @@ from jaxfit._plan import block_rows
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch):
     monkeypatch.setattr("jaxfit._plan.cores", lambda: 2)
-
-
-@pytest.fixture
-def without_type_checks():
-    """A user has no type checker at run time: it would speak before jaxfit does."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 # --- Which way -------------------------------------------------------------------

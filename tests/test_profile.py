@@ -7,7 +7,6 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 import scipy.optimize
@@ -711,15 +710,6 @@ def test_a_region_is_all_within_its_level():
 
 
 # --- Bad input -------------------------------------------------------------------
-
-
-@pytest.fixture
-def without_type_checks():
-    """A user has no type checker at run time: it would speak before jaxfit does."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.mark.usefixtures("without_type_checks")

@@ -6,7 +6,6 @@ Every message names the argument or the chunk, and all come before the first pas
 import re
 
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from streams import START, M, T, Watched, Y, chunks, decay
@@ -15,13 +14,7 @@ import jaxfit
 from jaxfit import TRF, WarmUp, fit_large_dataset, fit_stream
 
 
-@pytest.fixture(autouse=True)
-def without_type_checks():
-    """A user has no type checker at run time: it would speak before jaxfit does."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
+pytestmark = pytest.mark.usefixtures("without_type_checks")
 
 
 def f(x, a, b, c):

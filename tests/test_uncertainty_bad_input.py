@@ -8,7 +8,6 @@ import re
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -16,14 +15,7 @@ import jaxfit
 from jaxfit import TRF, Status
 
 
-@pytest.fixture(autouse=True)
-def without_type_checks():
-    """Users run without them, and these messages are written for users."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
-
+pytestmark = pytest.mark.usefixtures("without_type_checks")
 
 M = 12
 X = np.linspace(0.0, 2.0, M)
