@@ -145,6 +145,9 @@ def test_another_number_of_cores_does_not_matter(
 # --- Processes that are killed ---------------------------------------------------
 
 PROCESS = """
+import signal
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import sys
 import jax
 jax.config.update("jax_enable_x64", True)
@@ -222,9 +225,17 @@ def test_ctrl_c_of_a_process(tmp_path, expected):
 # --- Ctrl-C ----------------------------------------------------------------------
 
 
+@pytest.fixture
+def listening():
+    """A process that a shell put into the background is deaf to Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(("begun", "chunk"), [(2, 4), (6, 0), (9, 7)])
 def test_ctrl_c_leaves_the_best_point_and_a_checkpoint(
-    tmp_path, expected, begun, chunk
+    listening, tmp_path, expected, begun, chunk
 ):
     """The first pass is of the start; the first iteration is a look at a chunk."""
 
@@ -250,7 +261,7 @@ def test_ctrl_c_leaves_the_best_point_and_a_checkpoint(
     same_bits(resumed, expected)
 
 
-def test_ctrl_c_at_the_door(tmp_path):
+def test_ctrl_c_at_the_door(listening, tmp_path):
     def before(source, i):
         if (source.begun, i) == (4, 3):
             _thread.interrupt_main()
