@@ -146,14 +146,13 @@ def test_another_number_of_cores_does_not_matter(
 
 PROCESS = """
 import signal
-
-signal.signal(signal.SIGINT, signal.default_int_handler)
 import sys
 import jax
 jax.config.update("jax_enable_x64", True)
 import streams, test_checkpoint
 from jaxfit._checkpoint import CheckpointFile
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 if sys.argv[2] == "always":
     CheckpointFile.is_due = lambda self, end_of_pass: True
 
