@@ -5,7 +5,7 @@ from typing import Any
 
 
 def dots(picture: dict[str, Any], path: Path) -> None:
-    """One panel a case, one line a kind, one dot a parameter; the kind that holds bold.
+    """One panel a case, one line a kind, one dot a parameter; what holds is shaded.
 
     What lies below `least` is drawn there as an arrow.
     """

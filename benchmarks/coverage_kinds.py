@@ -42,6 +42,10 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     time: bool = False  # whether the decay time is the parameter, not the rate
 
+    @property
+    def model(self) -> Any:
+        return decay_time if self.time else decay
+
 
 # As efficient as least squares to 95% where noise is normal (Holland and Welsch 1977).
 CAUCHY = 2.385
@@ -94,8 +98,7 @@ def data(case: Case, rounds: int) -> tuple[np.ndarray, np.ndarray]:
     shape = (rounds, case.points)
     far = rng.random(shape) < case.outliers
     noise = deviation * (rng.standard_normal(shape) + 20.0 * far)
-    model = decay_time if case.time else decay
-    return x, np.asarray(model(x, tuple(case.true.values()))) + noise
+    return x, np.asarray(case.model(x, tuple(case.true.values()))) + noise
 
 
 def blocks(fn: Any, y: np.ndarray, block: int = BLOCK) -> Any:
@@ -110,8 +113,8 @@ def intervals(case: Case, rounds: int, replicates: int, fewer: int) -> dict[str,
     start = jnp.array([2.0, 1.0, 0.3])
 
     def fitted(y, **more):
-        model = decay_time if case.time else decay
-        problem = jaxfit.curve_problem(model, x, y, start, **{**case.options, **more})
+        options = case.options | more
+        problem = jaxfit.curve_problem(case.model, x, y, start, **options)
         return problem, jaxfit.solve(problem)
 
     dof = case.points - 3

@@ -13,6 +13,7 @@ from ._batch import solve_stack
 from ._curve_program import Given, problem_of
 from ._scipy_model import Inputs, ScipyModel
 from ._scipy_options import NamedLoss, ScipyLoss, with_jacobian
+from ._slices import ON_A_THREAD
 from ._stack import Stack
 from ._trf import TRF
 
@@ -98,11 +99,5 @@ def fit_slice(
     )
 
 
-# Where threads share the cores, each runs a program of its own: XLA's parallelism
-# within one costs more than it brings at this size (a fifth fewer fits a second).
-on_a_thread = jax.jit(
-    fit_slice,
-    static_argnums=6,
-    compiler_options={"xla_cpu_multi_thread_eigen": False},
-)
+on_a_thread = jax.jit(fit_slice, static_argnums=6, compiler_options=ON_A_THREAD)
 on_devices = jax.jit(fit_slice, static_argnums=6)

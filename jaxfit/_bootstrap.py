@@ -199,6 +199,7 @@ def bootstrap(
     """
     n, kind = positive_int("n", n), one_of("kind", kind, Resampling)
     lanes = None if lanes is None else positive_int("lanes", lanes)
+    mesh = mesh_of(devices, mesh)
     noise = one_of("noise", noise, Literal["estimated", "known"])
     if noise == "known" and kind != "parametric":
         raise ValueError(
@@ -210,27 +211,25 @@ def bootstrap(
     dense("bootstrap", solution)
     if isinstance(key, int | np.integer):
         key = jax.random.key(int(key))
-    make = _replicates(problem, solution, key, solver, (kind, noise))
+    make, change = _replicates(problem, solution, key, solver, (kind, noise))
     m = make.rows.used.size
     numbers = m * (1 if kind != "pairs" else _row_numbers(problem, m))
     fits = solver_for(problem, _plain(solver, m), kind, make.rowwise)
-    how = fits, lanes, mesh_of(devices, mesh)
-    found, status, cost = refits(make, n, numbers, *how)
+    found, status, cost = refits(make, n, numbers, fits, lanes, mesh)
     return Bootstrap(
         params=shape_like(solution.params, _good(found, status, ok)),
         status=status,
         cost=cost,
         estimate=solution.params,
-        change=influence(problem, solution, noise="known", solver=solver).change,
+        change=change,
         kind=kind,
     )
 
 
 class _Replicates(eqx.Module):
-    """Resampled problems by number."""
+    """Resampled problems by number; `problem` starts at the solution."""
 
     problem: Problem
-    params: PyTree[Array]
     key: Array
     rows: Rows
     order: Int[Array, " m"]
@@ -246,11 +245,10 @@ class _Replicates(eqx.Module):
         if self.kind == "pairs":
             which = drawn_rows(own, rows.used, self.order)
             counts = jnp.arange(which.size) < jnp.sum(rows.used)
-            other = picked(self.problem, which, counts, self.rowwise)
-            return _from(other, self.params)
+            return picked(self.problem, which, counts, self.rowwise)
         shift = drawn_shift(self.kind, own, rows, self.order, self.hat, self.variance)
         other = shifted(self.problem, shift)
-        x, unravel = ravel_pytree(self.params)
+        x, unravel = ravel_pytree(self.problem.params)
         start = x - self.pull @ shift
         bounds = self.problem.bounds
         if bounds is not None:
@@ -262,18 +260,16 @@ class _Replicates(eqx.Module):
 
 
 class _Without(eqx.Module):
-    """The problem without one residual, by its number."""
+    """The problem without one residual, by its number; `whole` has all of them."""
 
     whole: Problem
-    params: PyTree[Array]
     used: Bool[Array, " m"]
 
     def __call__(self, i: Int[Array, ""]) -> Problem:
         others = self.used & (jnp.arange(self.used.size) != i)
-        other = eqx.tree_at(
+        return eqx.tree_at(
             lambda p: p.mask, self.whole, others, is_leaf=lambda leaf: leaf is None
         )
-        return _from(other, self.params)
 
 
 def _from(problem: Problem, params: PyTree) -> Problem:
@@ -281,16 +277,16 @@ def _from(problem: Problem, params: PyTree) -> Problem:
 
 
 @eqx.filter_jit
-def _replicates(problem, solution, key, solver, how) -> _Replicates:
+def _replicates(problem, solution, key, solver, how) -> tuple[_Replicates, Array]:
+    """What makes replicates, and the change of the fit without each datum."""
     kind, noise = how
     x = ravel_pytree(solution.params)[0]
     rows = rows_at(problem, x, solver)
     fixed, dropped = held_at(problem, solution, True)
     # Where the linear model takes a shift of the residual: one evaluation less a fit.
     w = directions(dense("bootstrap", solution), fixed | dropped).determined
-    return _Replicates(
-        problem=problem,
-        params=solution.params,
+    make = _Replicates(
+        problem=_from(problem, solution.params),
         key=key,
         rows=rows,
         order=jnp.argsort(~rows.used, stable=True),
@@ -301,6 +297,7 @@ def _replicates(problem, solution, key, solver, how) -> _Replicates:
         rowwise=kind == "pairs"
         and why_not_rowwise(problem, x, solver or TRF()) is None,
     )
+    return make, influence(problem, solution, noise="known", solver=solver).change
 
 
 @eqx.filter_jit
@@ -329,10 +326,11 @@ def jackknife(
     """
     ok = converged("jackknife", problem, solution)
     lanes = None if lanes is None else positive_int("lanes", lanes)
+    mesh = mesh_of(devices, mesh)
     make = _without(problem, solution, solver)
     m = make.used.size
     fits = solver_for(problem, _plain(solver, m), "residual", False)
-    found, status, _ = refits(make, m, m, fits, lanes, mesh_of(devices, mesh))
+    found, status, _ = refits(make, m, m, fits, lanes, mesh)
     found = _good(found, status, ok & make.used)
     return Jackknife(shape_like(solution.params, found), status, solution.params)
 
@@ -340,8 +338,8 @@ def jackknife(
 @eqx.filter_jit
 def _without(problem, solution, solver) -> _Without:
     rows = rows_at(problem, ravel_pytree(solution.params)[0], solver)
-    whole = shifted(problem, jnp.zeros_like(rows.residual))
-    return _Without(whole, solution.params, rows.used)
+    whole = shifted(_from(problem, solution.params), jnp.zeros_like(rows.residual))
+    return _Without(whole, rows.used)
 
 
 def _squares(rows: Float[Array, "s n"]) -> tuple[Matrix, Int[Array, ""]]:

@@ -34,11 +34,9 @@ from ._types import Scalar, Vector
 from ._uncertainty_plots import plot_contour, plot_profile
 
 
-_MOST_STEPS = 500
-
-
 ProfileNoise = Literal["estimated", "known"]
 LEVELS = (0.68, 0.95)
+_MOST_STEPS = 500
 
 
 class Profile(eqx.Module):

@@ -55,13 +55,13 @@ def run(
     lanes: int,
     count: Int[Array, ""],
     covariance: bool,
-    share: int = SHARE,
+    share: int,
 ) -> tuple[Results, Float[Array, ""]]:
     """The results of the first `count` problems, and the share of useful lane steps.
 
     One lane in `share` may load at a step.
     """
-    share = max(1, lanes // share)
+    loading = max(1, lanes // share)
 
     def load(index, problems):
         """Lanes with new problems, before their first step."""
@@ -86,9 +86,9 @@ def run(
         ended = fits.state.closed & (lane.index < count)
         lane = dataclasses.replace(lane, fits=fits, useful=useful)
 
-        which = jnp.nonzero(ended, size=share, fill_value=lanes)[0]
+        which = jnp.nonzero(ended, size=loading, fill_value=lanes)[0]
         results = _written(lane, which, engine, stack, covariance)
-        coming = lane.next + jnp.arange(share, dtype=jnp.int32)
+        coming = lane.next + jnp.arange(loading, dtype=jnp.int32)
         index = lane.index.at[which].set(coming, mode="drop")
         problems = stack.put(lane.problems, which, stack.take(coming))
         loaded = jnp.zeros(lanes, bool).at[which].set(True, mode="drop")

@@ -19,7 +19,7 @@ from ._check import is_concrete
 from ._machine import cores
 from ._precision import precision
 from ._queue import SHARE_OF_SHORT
-from ._slices import in_slices
+from ._slices import ON_A_THREAD, in_slices
 from ._stack import Stack
 from ._trf import TRF
 
@@ -37,7 +37,7 @@ def refits(
 
     `make` is a function that is a PyTree; `numbers` is the size of a problem's data.
     """
-    threads = mesh is None and jax.default_backend() == "cpu" and is_concrete(make)
+    threads = mesh is None and jax.default_backend() == "cpu" and _is_alone(make)
     workers = cores() if threads else 1
     parts = 1 if mesh is None else mesh.size
     most = max(_ENOUGH * parts, _NUMBERS // (workers * numbers))
@@ -49,6 +49,16 @@ def refits(
     if not threads:
         return _in_turn(make, solver, how)
     return _on_threads(make, solver, how, workers)
+
+
+def _is_alone(make) -> bool:
+    """Whether all is at hand, on one device.
+
+    Programs of several devices wait for one another: threads must not mix them.
+    """
+    return is_concrete(make) and all(
+        len(leaf.devices()) == 1 for leaf in jax.tree.leaves(make)
+    )
 
 
 def _fits(make, solver, first, how):
@@ -69,11 +79,7 @@ def _in_turn(make, solver, how):
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:n], found)
 
 
-_on_a_thread = jax.jit(
-    _fits,
-    static_argnums=3,
-    compiler_options={"xla_cpu_multi_thread_eigen": False},
-)
+_on_a_thread = jax.jit(_fits, static_argnums=3, compiler_options=ON_A_THREAD)
 
 
 def _on_threads(make, solver, how, workers):

@@ -8,6 +8,11 @@ from typing import Any
 from ._progress import progress_bar
 
 
+# Where threads share the cores, each runs a program of its own: XLA's parallelism
+# within one costs more than it brings at this size (a fifth fewer fits a second).
+ON_A_THREAD = {"xla_cpu_multi_thread_eigen": False}
+
+
 def in_slices(
     work: Callable[[int, int], None],
     size: int,

@@ -12,7 +12,6 @@ import types
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -761,15 +760,6 @@ def test_arrays_of_a_model_differ_from_problem_to_problem(plain_fits):
 # --- What is refused -------------------------------------------------------------
 
 
-@pytest.fixture
-def unchecked():
-    """The package's own checks, without those that the test suite adds."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
-
-
 def three(**changes):
     rows = {"y": [M, M, M], "loss": ["linear"] * 3, **changes}
     return [
@@ -835,7 +825,7 @@ def test_no_problems_are_refused():
     ],
     ids=str,
 )
-def test_a_wrong_argument_is_named(unchecked, wrong, error, words):
+def test_a_wrong_argument_is_named(without_type_checks, wrong, error, words):
     with pytest.raises(error, match=words):
         solve_batch(plain(), **wrong)
 
@@ -846,12 +836,12 @@ def test_devices_or_a_mesh_not_both():
 
 
 @pytest.mark.parametrize("problems", [None, data(), {"a": 1}], ids=type)
-def test_anything_but_problems_is_refused(unchecked, problems):
+def test_anything_but_problems_is_refused(without_type_checks, problems):
     with pytest.raises(TypeError, match="`problems` must be a jaxfit"):
         solve_batch(problems)
 
 
-def test_anything_but_problems_in_a_list_is_refused(unchecked):
+def test_anything_but_problems_in_a_list_is_refused(without_type_checks):
     with pytest.raises(TypeError, match=r"problems\[1\].*must be a jaxfit.Problem"):
         solve_batch([three()[0], 3.0])
 

@@ -193,6 +193,24 @@ def test_rows_picked_from_data_are_rows_picked_from_residuals():
     np.testing.assert_allclose(values[1], expected, rtol=1e-12)
 
 
+def test_data_on_several_devices_are_one_program(monkeypatch):
+    """Threads would mix programs whose devices wait for one another."""
+    auto = (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=auto)
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("rows"))
+    problem = jaxfit.curve_problem(
+        decay,
+        jax.device_put(X, rows),
+        jax.device_put(np.nan_to_num(Y), rows),
+        tree(2, 0.5, 1.3),
+        mask=USED,
+    )
+    solution = jaxfit.solve(problem)
+    monkeypatch.setattr("jaxfit._refits._on_threads", None)
+    found = jaxfit.bootstrap(problem, solution, 16, KEY)
+    assert found.num_failed == 0
+
+
 def test_a_key_decides_everything():
     def another(key):
         return jaxfit.bootstrap(*fitted(), N, key, kind="pairs", solver=TRF())
