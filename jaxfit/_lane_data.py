@@ -104,6 +104,15 @@ class LaneData:
         new = jax.lax.while_loop(lambda carry: carry[0] > 0, turn, start)[-1]
         return jax.tree.map(lambda a, b: jnp.where(needs, a, b), new, lin)
 
+    def differenced(self, problems: Problem, x: Float[Array, "n l"]) -> Array:
+        """Whether of the derivatives of each lane some are differences, (lanes,)."""
+
+        def one(problem, x):
+            return Objective.of(problem, x, self.solver, "gram", _ALL).differenced(x)
+
+        mapped = self.stack.mapped(-1)
+        return jax.vmap(one, in_axes=(mapped, -1), axis_size=self.lanes)(problems, x)
+
     def _summed(
         self,
         problems: Problem,

@@ -30,7 +30,7 @@ from ._repair import lengths, repaired
 from ._rows import rows_mixed_by, same_but_for_length
 from ._small import UNROLL
 from ._trf import TRF
-from ._types import Scalar, Vector
+from ._types import Flag, Scalar, Vector
 
 
 # A block of this many numbers stays in the second-level cache of a CPU core. A pass
@@ -144,6 +144,27 @@ class Objective(eqx.Module):
             length = lengths(jnp.sum(cost), jnp.sqrt(jnp.sum(known**2, axis=1)))
             jt = _repaired_rows(jt, x, r, length, self)
         return r, (jt * scale).T
+
+    def differenced(self, x: Vector) -> Flag:
+        """Whether of the derivatives at x some are differences for want of automatic
+        ones. It takes one product with J."""
+        if self.jacobian is not None or self.form == "matrix_free":
+            return jnp.array(False)
+        if self.mode == "differences":
+            return jnp.array(True)
+        constant = jax.lax.stop_gradient
+        arrays, rest = eqx.partition((self, x), eqx.is_inexact_array)
+        of, x = eqx.combine(jax.tree.map(constant, arrays), rest)
+
+        def residuals(x):
+            return of._residuals(x, of.rows, of.mask)
+
+        if self.mode == "reverse":
+            r, pullback = jax.vjp(residuals, x)
+            (slopes,) = pullback(jnp.ones_like(r))
+            return jnp.all(jnp.isfinite(r)) & jnp.any(~jnp.isfinite(slopes))
+        r, slopes = jax.jvp(residuals, (x,), (jnp.ones_like(x),))
+        return jnp.any(jnp.isfinite(r) & ~jnp.isfinite(slopes))
 
     def linearise(self, x: Vector) -> Linearisation:
         """The linearisation at x in this objective's form."""

@@ -29,7 +29,7 @@ from ._mesh import Split, is_on_auto_axes, split_of
 from ._objective import Form, Objective, is_rows, why_not_rowwise
 from ._problem import Problem
 from ._trf import TRF
-from ._types import Scalar, Vector
+from ._types import Flag, Scalar, Vector
 
 
 _ALL = sys.maxsize
@@ -115,6 +115,10 @@ class Spread(eqx.Module):
         if self.form == "gram":
             return unpack(jnp.sum(parts, axis=0))
         return Triangle.joined(jax.vmap(unpack)(self.split.lay(parts)))
+
+    def differenced(self, x: Vector) -> Flag:
+        """Whether of the derivatives at x some are differences."""
+        return jnp.any(self._of_shares(lambda share, x: share.differenced(x), x))
 
     def _of_shares(
         self, fn: Callable[[Objective, Vector], Array], x: Vector

@@ -73,4 +73,5 @@ def _close(
 ) -> Solution:
     start, _ = ravel_pytree(problem.params)
     objective = objective_of(problem, start, solver, axes)
-    return solution_of(problem, objective.num_rows, state)
+    differenced = objective.differenced(state.x)
+    return solution_of(problem, objective.num_rows, state, differenced)
