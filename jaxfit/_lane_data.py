@@ -122,7 +122,9 @@ class LaneData:
         """The sums over all rows; they are repaired where `length` is given."""
         mask, size, block = self._mask(problems), self.size, self.block
         if block == size:
-            return LaneGram.of_rows(*self._rows(problems, x, problems.args, mask, length))
+            return LaneGram.of_rows(
+                *self._rows(problems, x, problems.args, mask, length)
+            )
         shapes = self.stack.one.args
 
         def visit(start, due):

@@ -1,8 +1,8 @@
 """Derivatives that are not finite where the function is, replaced by differences.
 
-The rules of differentiation meet 0 * inf or 0 / 0 where the function itself is harmless:
-at x = 0 in (x / e)^b with b < 1, below the threshold in sqrt(max(x - x0, 0)), on the
-branch of a `where` that is not taken. Of such a row of J
+The rules of differentiation meet 0 * inf or 0 / 0 where the function is harmless: at
+x = 0 in (x / e)^b with b < 1, below the threshold in sqrt(max(x - x0, 0)), on the
+branch of a `where` that is not taken. Of such an entry of J
 
     J_i = (r(x + h e_i) - r(x - h e_i)) / 2h,      h = eps^(1/3) L_i,
 
@@ -42,9 +42,7 @@ def repaired(
     return jnp.where(bad & jnp.isfinite(slopes), slopes, jt)
 
 
-def steps(
-    x: Vector, length: Vector, bounds: Bounds | None
-) -> tuple[Vector, Vector]:
+def steps(x: Vector, length: Vector, bounds: Bounds | None) -> tuple[Vector, Vector]:
     """From x to the two points that a difference is made of, along each parameter.
 
     Opposite ones, or one twice the other where a bound is near; 0 for one that is held.

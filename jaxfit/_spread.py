@@ -22,7 +22,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Shaped
 
 from ._linearise import Linearisation, Triangle
 from ._mesh import Split, is_on_auto_axes, split_of
@@ -122,7 +122,7 @@ class Spread(eqx.Module):
 
     def _of_shares(
         self, fn: Callable[[Objective, Vector], Array], x: Vector
-    ) -> Float[Array, "parts ..."]:
+    ) -> Shaped[Array, "parts ..."]:
         """What `fn` makes of each device's own rows, one below the other.
 
         In here no device hears of another, so derivatives and batches of it are those

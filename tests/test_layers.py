@@ -110,6 +110,7 @@ LAYERS = [
     "_scipy_model",
     "_paddable",
     "_predict",
+    "_nonfinite",
     "_start",
     "_guess",
     "_measures",
