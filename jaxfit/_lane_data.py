@@ -95,14 +95,14 @@ class LaneData:
         turns = 2 * jnp.any(needs).astype(jnp.int32)
 
         def turn(carry):
-            left, x, length, _ = carry
+            left, x, length, lin = carry
             new = self._summed(problems, x, length)
             length = lengths(new.cost, new.column_norms)
-            return left - 1, jnp.where(left > 1, x, new.grad), length, new
+            lin = jax.tree.map(lambda a, b: jnp.where(needs, a, b), new, lin)
+            return left - 1, jnp.where(left > 1, x, new.grad), length, lin
 
         start = turns, x, jnp.zeros_like(x), lin
-        new = jax.lax.while_loop(lambda carry: carry[0] > 0, turn, start)[-1]
-        return jax.tree.map(lambda a, b: jnp.where(needs, a, b), new, lin)
+        return jax.lax.while_loop(lambda carry: carry[0] > 0, turn, start)[-1]
 
     def differenced(self, problems: Problem, x: Float[Array, "n l"]) -> Array:
         """Whether of the derivatives of each lane some are differences, (lanes,)."""
