@@ -49,6 +49,7 @@ LAYERS = [
     "_result",
     "_hessian",
     "_solve",
+    "_kink",
     "_watch",
     "_elimination",
     "_lane_gram",
