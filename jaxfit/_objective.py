@@ -125,6 +125,25 @@ class Objective(eqx.Module):
             return jnp.asarray(self.size, jnp.int32)
         return jnp.sum(self.mask, dtype=jnp.int32)
 
+    def repaired_columns(
+        self, x: Vector, rows: Any, mask: Array | None, length: Vector
+    ) -> tuple[Float[Array, " b"], Columns]:
+        """Residuals and columns of J of some rows, differences where J is not finite.
+
+        `length` is how far each parameter moves to change r by |r| (`_repair`).
+        """
+
+        def fn(x):
+            return self._residuals(x, rows, mask)
+
+        r, jt = self._rows_at(x, rows, mask)
+        better = repaired(fn, x, r, jnp.stack([*jt]), length, self.bounds)
+        return r, tuple(better) if isinstance(jt, tuple) else better
+
+    def residuals(self, x: Vector) -> Float[Array, " m"]:
+        """The residuals at x, 0 where masked."""
+        return self._residuals(x, self.rows, self.mask)
+
     def cost(self, x: Vector) -> Scalar:
         """The cost at x. One fused pass: cutting it into blocks would slow it down."""
         return self.loss.cost(self._residuals(x, self.rows, self.mask))
@@ -214,17 +233,10 @@ class Objective(eqx.Module):
         Given the `length` of each parameter, what of J is not finite is replaced by
         differences (`_repair`).
         """
-        r, jt = self._rows_at(x, rows, mask)
-        if length is not None:
-            fixed = repaired(
-                lambda x: self._residuals(x, rows, mask),
-                x,
-                r,
-                jnp.stack([*jt]),
-                length,
-                self.bounds,
-            )
-            jt = tuple(fixed) if isinstance(jt, tuple) else fixed
+        if length is None:
+            r, jt = self._rows_at(x, rows, mask)
+        else:
+            r, jt = self.repaired_columns(x, rows, mask, length)
         cost, r, row_scale = self.loss.robustify(r)
         if row_scale is not None:
             jt = jax.tree.map(lambda columns: columns * row_scale, jt)
