@@ -35,7 +35,9 @@ def mode_of(
     program: Any, x: Vector, rows: Any, size: int, wanted: Literal["forward", "reverse"]
 ) -> Mode:
     """The mode asked for or, where the traced residual forbids forward, another."""
-    if wanted == "reverse" or not any(_custom_vjps(program.jaxpr)):
+    if wanted == "reverse" or not any(
+        name.startswith("custom_vjp_call") for name in _primitives(program.jaxpr)
+    ):
         return wanted
 
     def forward(x):
@@ -80,13 +82,18 @@ def columns(
     return r, j.T
 
 
-def _custom_vjps(jaxpr: Any) -> Iterator[bool]:
-    """One for each function with a reverse rule of its own in a program."""
+def calls_host(program: Any) -> bool:
+    """Whether a traced function calls back to the host, where evaluations are dear."""
+    host = {"pure_callback", "io_callback"}
+    return not host.isdisjoint(_primitives(program.jaxpr))
+
+
+def _primitives(jaxpr: Any) -> Iterator[str]:
+    """The names of all operations of a program."""
     for eqn in jaxpr.eqns:
-        if eqn.primitive.name.startswith("custom_vjp_call"):
-            yield True
+        yield eqn.primitive.name
         for value in eqn.params.values():
             for inner in value if isinstance(value, tuple | list) else (value,):
                 inner = getattr(inner, "jaxpr", inner)
                 if hasattr(inner, "eqns"):
-                    yield from _custom_vjps(inner)
+                    yield from _primitives(inner)

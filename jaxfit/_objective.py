@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from ._bounds import Bounds
 from ._curve import Curve
-from ._derivatives import Mode, columns, mode_of
+from ._derivatives import Mode, calls_host, columns, mode_of
 from ._linearise import Columns, Gram, Linearisation, Triangle, is_finite
 from ._loss import Loss
 from ._matrix_free import MatrixFree, Slope
@@ -165,8 +165,9 @@ class Objective(eqx.Module):
 
     def differenced(self, x: Vector) -> Flag:
         """Whether of the derivatives at x some are differences for want of automatic
-        ones. It takes one product with J."""
-        if self.jacobian is not None or self.form == "matrix_free":
+        ones. It takes one product with J. Of a host function it is not asked."""
+        automatic = self.jacobian is None and not calls_host(self.residual)
+        if not automatic or self.form == "matrix_free":
             return jnp.array(False)
         if self.mode == "differences":
             return jnp.array(True)
