@@ -34,6 +34,8 @@ from ._goodness import goodness_of_fit as goodness_of_fit
 from ._hessian import hessian as hessian
 from ._influence import Influence as Influence
 from ._influence import influence as influence
+from ._kept import clear_caches as clear_caches
+from ._kept import set_program_budget as set_program_budget
 from ._least_squares import least_squares as least_squares
 from ._linearise import Gram as Gram
 from ._linearise import Triangle as Triangle

@@ -21,6 +21,7 @@ from ._lane_data import LaneData
 from ._lanes import Lockstep
 from ._one_by_one import OneByOne
 from ._problem import Problem
+from ._program import program
 from ._queue import SHARE, Results, run
 from ._solve import unravel_as
 from ._stack import Stack
@@ -161,7 +162,7 @@ def solve_stack(
     return _solution(stack, results, efficiency, covariance)
 
 
-_solve = jax.jit(solve_stack, static_argnums=(3, 4, 5))
+_solve = program(solve_stack, static=(3, 4, 5))
 
 
 def _split(fits, stack, solver, count, mesh):

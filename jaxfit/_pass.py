@@ -19,6 +19,7 @@ from jaxtyping import Array
 
 from ._curve import CurveData
 from ._problem import Problem
+from ._program import program
 from ._reading import Block, Reading
 from ._spread import objective_of
 from ._trf import TRF
@@ -207,14 +208,14 @@ def _added(
     return Sums(sums.lin + lin, sums.costs + jnp.array(costs, sums.costs.dtype))
 
 
-_add = jax.jit(_added)
+_add = program(_added)
 # A worker for each core: XLA's own parallelism within a block would be in their way.
-_add_on_a_thread = jax.jit(
+_add_on_a_thread = program(
     _added, compiler_options={"xla_cpu_multi_thread_eigen": False}
 )
 
 
-@jax.jit
+@program
 def _both(a: Sums, b: Sums) -> Sums:
     return Sums(a.lin + b.lin, a.costs + b.costs)
 

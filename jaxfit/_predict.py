@@ -15,6 +15,7 @@ from ._from_numpy import HostFunction
 from ._function import Function
 from ._paddable import is_paddable
 from ._precision import precision
+from ._program import program
 from ._scipy_model import Inputs, ScipyModel
 
 
@@ -61,13 +62,13 @@ class Predictor:
         return out if m is None else jax.tree.map(lambda a: a[:m], out)
 
 
-@jax.jit
+@program
 def _values(model: ScipyModel, inputs: Inputs) -> Any:
     free = inputs.start[jnp.array(model.free, int)]
     return model(inputs, free)
 
 
-@jax.jit
+@program
 def _slopes(model: ScipyModel, inputs: Inputs) -> tuple[Any, Any]:
     free = inputs.start[jnp.array(model.free, int)]
     value, tangents = jax.linearize(lambda p: model(inputs, p), free)

@@ -11,6 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import ArrayLike, PyTree
 
+from ._abstract import abstract
 from ._check import one_of, positive_int
 from ._checkpoint import Checkpoint, CheckpointFile
 from ._curve import Curve
@@ -108,7 +109,7 @@ def fit_stream(
     _check_rowwise(problem, solver, first)
     point, _ = ravel_pytree(problem.params)
     data = first.x, first.y, first.sigma, first.used
-    blank = jax.eval_shape(_linearised, problem, solver, point, *data)
+    _, blank = abstract(_linearised, problem, solver, point, *data)
     blank = jax.tree.map(lambda a: jnp.full(a.shape, jnp.nan, a.dtype), blank)
     of = Pass(problem, solver, blank, reading, workers)
 
@@ -193,7 +194,7 @@ def _check_rowwise(problem: Problem, solver: TRF, first: Block) -> None:
 
     reasons: list[str | None] = []
     point, _ = ravel_pytree(problem.params)
-    jax.eval_shape(reason, whole, point)
+    abstract(reason, whole, point)
     if reasons[0] is not None:
         raise ValueError(
             f"`model` does not treat rows one by one: {reasons[0]}. Its data cannot be "
