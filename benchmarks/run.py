@@ -35,6 +35,7 @@ NAMES = (
     "strategies",
     "matrix_free",
     "doors",
+    "long_process",
     "reusable",
     "agreement",
     "coverage",
