@@ -17,6 +17,7 @@ from jaxtyping import Array, Int
 
 from ._batch_solution import BatchSolution
 from ._check import positive_int
+from ._fork import check_process
 from ._lane_data import LaneData
 from ._lanes import Lockstep
 from ._one_by_one import OneByOne
@@ -81,6 +82,7 @@ def solve_batch(
     others, or the argument; `ValueError` for a solver that keeps its history or has
     a mesh.
     """
+    check_process()
     solver = TRF() if solver is None else solver
     if not isinstance(solver, TRF):
         raise TypeError(f"`solver` must be a jaxfit.TRF or None, got {solver!r}.")

@@ -18,6 +18,7 @@ from ._curve import Curve
 from ._curve_result import warn_of_covariance
 from ._fit_info import fit_info
 from ._fit_result import FitError
+from ._fork import check_process
 from ._function import Function
 from ._pass import with_data
 from ._plan import Plan, Strategy, plan
@@ -101,6 +102,7 @@ def fit_large_dataset(
     **Warns:** `scipy.optimize.OptimizeWarning` where the covariance could not be
     estimated.
     """
+    check_process()
     begun = time.perf_counter()
     f = unjitted(f)
     if not callable(f):

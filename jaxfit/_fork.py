@@ -7,24 +7,24 @@ the child then asks of JAX waits for threads that do not exist, for ever.
 import os
 
 
-_FITTING: int | None = None  # the process that JAX was used in first
+_USED_IN: int | None = None
 
 
 def check_process() -> None:
-    """Note that this process fits.
+    """Note that JAX is used in this process.
 
-    **Raises:** `RuntimeError` in a process that was forked from one that had fitted.
+    **Raises:** `RuntimeError` in a process that was forked from one that had used it.
     """
-    global _FITTING
+    global _USED_IN
     process = os.getpid()
-    if process == _FITTING:
+    if process == _USED_IN:
         return
-    if _FITTING is not None:
+    if _USED_IN is not None:
         raise RuntimeError(
             f"this process ({process}) was forked from one that had fitted before "
-            f"({_FITTING}), and JAX's threads do not exist here: a fit would wait for "
-            "ever. Start processes by multiprocessing.get_context('spawn') or "
+            f"({_USED_IN}). JAX's threads do not exist here, and a fit would wait for "
+            "them for ever. Start processes by multiprocessing.get_context('spawn') or "
             "'forkserver' (of ProcessPoolExecutor: `mp_context`; of joblib: the "
             "default, 'loky'), or fork before the first fit."
         )
-    _FITTING = process
+    _USED_IN = process

@@ -18,6 +18,7 @@ from ._check import is_concrete
 from ._data import fit_dtype, real_array
 from ._differences import DifferenceJacobian
 from ._explain import explained
+from ._fork import check_process
 from ._from_numpy import HostFunction
 from ._function import Function
 from ._objective import Objective
@@ -102,6 +103,7 @@ def least_squares(
     **Raises:** `ValueError` or `TypeError` for what is wrong with the arguments, naming
     it, and where the residuals are not finite at `x0`.
     """
+    check_process()
     check_method(method)
     check_jac(jac)
     check_verbose(verbose)

@@ -17,6 +17,7 @@ from ._checkpoint import Checkpoint, CheckpointFile
 from ._curve import Curve
 from ._drive import Drive
 from ._fit_info import fit_info
+from ._fork import check_process
 from ._function import Function
 from ._machine import cores
 from ._objective import why_not_rowwise
@@ -93,6 +94,7 @@ def fit_stream(
     is not as above; [`jaxfit.ReadError`][] for a chunk that could not be read;
     [`jaxfit.CheckpointError`][] for a checkpoint of another fit.
     """
+    check_process()
     begun = time.perf_counter()
     check_options(solver, chunk_size, warm_up, nan_policy, retries)
     solver = _solver(TRF() if solver is None else solver)
