@@ -22,6 +22,10 @@ _ROWS = 2**18  # in a chunk where nobody chose
 _KEPT = 16  # chunks of a memory map whose pages stay
 
 
+class SourceChangedError(ValueError):
+    """A source whose chunks are not what they were."""
+
+
 @runtime_checkable
 class Source(Protocol):
     """What can be streamed: each `iter(source)` is a new pass over its chunks."""
@@ -125,6 +129,8 @@ class ArraySource:
         seen: collections.deque = collections.deque()
         for i in range(begin, self.num_rows, rows):
             j = min(i + rows, self.num_rows)
+            for array in jax.tree.leaves((self.x, self.y, self.sigma)):
+                check_file(array)
             x = jax.tree.map(lambda a, i=i, j=j: self._rows(a, i, j), self.x)
             y = self.y[i:j]
             sigma: Any = self.sigma
@@ -264,6 +270,29 @@ def _length(array: Any, name: str) -> int:
     if array.shape[0] == 0:
         raise ValueError(f"`{name}` is empty: there are no data to fit.")
     return int(array.shape[0])
+
+
+def check_file(array: Any) -> None:
+    """Refuse a view of a memory map whose file was cut short since it was opened.
+
+    Reading beyond the file's end ends the process by a signal, SIGBUS. A file that is
+    cut between this look and the reading still does.
+
+    **Raises:** `SourceChangedError`.
+    """
+    while array is not None and not isinstance(array, np.memmap):
+        array = getattr(array, "base", None) if isinstance(array, np.ndarray) else None
+    pages = getattr(array, "_mmap", None)
+    if array is None or not isinstance(pages, mmap.mmap):
+        return
+    begin = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
+    size, wanted = pages.size(), begin + len(pages)
+    if size < wanted:
+        raise SourceChangedError(
+            f"the file {str(array.filename)!r} was cut to {size} bytes, and what is "
+            f"fitted reaches to byte {wanted}: the source must not change during a "
+            "fit. Let what writes to it end first, or fit a copy."
+        )
 
 
 def _give_back(chunk: Any) -> None:

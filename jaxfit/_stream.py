@@ -134,12 +134,12 @@ def fit_stream(
         done = drive.run(watch.tick)
     except Exception:
         if file is not None:
-            file.write(held(drive))
+            file.save(held(drive))
         raise
     finally:
         watch.close()
     if file is not None:
-        file.write(held(drive))
+        file.save(held(drive))
     if not done:
         done = bool(drive.state.closed)
     solution = _solution(problem, drive, not done)
@@ -149,6 +149,7 @@ def fit_stream(
     )
     saved = {
         "checkpoints": 0 if file is None else file.count,
+        "checkpoint_failures": 0 if file is None else file.failures,
         "checkpoint_seconds": 0.0 if file is None else file.slowest,
         "resumed": resumed,
     }
@@ -224,7 +225,7 @@ class _Watch:
         if self.file is not None:
             number = drive.passes if end_of_pass else None
             if self.file.is_due(number):
-                self.file.write(held(drive))
+                self.file.save(held(drive))
         if self._bar is None:
             return
         if end_of_pass:
