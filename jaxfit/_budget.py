@@ -19,6 +19,14 @@ class Budget(NamedTuple):
     bytes: int | None
 
 
+class Held(NamedTuple):
+    """What is kept: programs, and the memory maps and bytes that they took."""
+
+    programs: int
+    maps: int
+    bytes: int
+
+
 class Taken(NamedTuple):
     """Memory maps and resident bytes of the process; 0 where they are not told."""
 

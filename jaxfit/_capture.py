@@ -191,15 +191,9 @@ def _named(space: dict[str, Any], names: tuple[str, ...], seen: set[int]) -> Has
     return tuple(parts)
 
 
+@functools.lru_cache(maxsize=1024)
 def _names(code: types.CodeType) -> tuple[str, ...]:
     """The names that a code object, or one inside it, looks up."""
-    return _NAMES.get(_Same(code), lambda: _named_in(code))
-
-
-_NAMES = Memory(1024)
-
-
-def _named_in(code: types.CodeType) -> tuple[str, ...]:
     inner = [_names(c) for c in code.co_consts if isinstance(c, types.CodeType)]
     return tuple(
         dict.fromkeys([*code.co_names, *(n for names in inner for n in names)])

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from ._budget import Budget, Taken, default_budget, nearly_all_maps, taken
+from ._budget import Held, Taken, default_budget, nearly_all_maps, taken
 from ._check import positive_int
 
 
@@ -130,12 +130,12 @@ class Store:
                 memory.forget(last)
         gc.collect()  # a program that is in a cycle keeps its maps until then
 
-    def held(self) -> Budget:
+    def held(self) -> Held:
         """What is kept now."""
         with _LOCK:
             items = list(self._items.values())
         maps, size = sum(i.maps for i in items), sum(i.size for i in items)
-        return Budget(len(items), maps, size)
+        return Held(len(items), maps, size)
 
     def clear(self) -> None:
         with _LOCK:

@@ -14,8 +14,10 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.tree_util import tree_flatten, tree_unflatten
 
 from ._budget import taken
 from ._fork import check_process
@@ -64,7 +66,7 @@ class Compiled:
 
     def __call__(self, leaves: list) -> Any:
         out = self.jit(leaves)  # which may be what finds its form
-        return jax.tree.unflatten(self.form[0], out)
+        return tree_unflatten(self.form[0], out)
 
 
 class Program:
@@ -92,17 +94,19 @@ class Program:
 
     def _find(self, args: tuple) -> tuple[Compiled, Hashable | None, list]:
         """The program, its key among those that are kept (None: none), the leaves."""
-        static = {i: args[i] for i in self._static if i < len(args)}
-        leaves, treedef = jax.tree.flatten(
-            tuple(a for i, a in enumerate(args) if i not in static) if static else args
-        )
-        shapes = tuple(
-            [(getattr(a, "shape", ()), getattr(a, "dtype", type(a))) for a in leaves]
-        )
-        wide = jax.config.read("jax_enable_x64")
-        key = self, treedef, (*static.values(),), shapes, wide, _is_traced(leaves)
+        static: dict[int, Any] = {}
+        if self._static:
+            static = {i: args[i] for i in self._static if i < len(args)}
+            args = tuple([a for i, a in enumerate(args) if i not in static])
+        leaves, treedef = tree_flatten(args)
+        try:
+            shapes = [(a.shape, a.dtype) for a in leaves]
+        except AttributeError:  # a number of Python's
+            shapes = [(np.shape(a), getattr(a, "dtype", type(a))) for a in leaves]
+        wide, traced = jax.config.read("jax_enable_x64"), _is_traced(leaves)
+        key = self, treedef, (*static.values(),), tuple(shapes), wide, traced
         # A part of another program is that one's, and goes when it has been traced.
-        inner = getattr(_TRACE, "parts", None)
+        inner = _TRACE.parts
         find = STORE.find
         if inner is None:
             check_process()
