@@ -43,6 +43,7 @@ from ._log_density import Laplace as Laplace
 from ._log_density import LogDensity as LogDensity
 from ._log_density import laplace as laplace
 from ._log_density import log_density as log_density
+from ._mapped import SourceChangedError as SourceChangedError
 from ._memory_profiler import MemoryProfiler as MemoryProfiler
 from ._plan import Plan as Plan
 from ._plan import plan as plan
@@ -56,7 +57,6 @@ from ._propagate import Propagated as Propagated
 from ._propagate import propagate as propagate
 from ._rays import Side as Side
 from ._reading import ReadError as ReadError
-from ._reading import SourceChangedError as SourceChangedError
 from ._result import Solution as Solution
 from ._rounding import pretty as pretty
 from ._solve import solve as solve

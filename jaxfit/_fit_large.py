@@ -20,11 +20,12 @@ from ._fit_info import fit_info
 from ._fit_result import FitError
 from ._fork import check_process
 from ._function import Function
+from ._mapped import SourceChangedError
 from ._pass import with_data
 from ._plan import Plan, Strategy, plan
 from ._precision import precision
 from ._problem import Problem
-from ._reading import NanPolicy, Reading, SourceChangedError
+from ._reading import NanPolicy, Reading
 from ._result import Solution
 from ._scipy_model import Inputs, ScipyModel
 from ._scipy_options import unjitted

@@ -13,6 +13,7 @@ from typing import Any
 
 from ._budget import Held, Taken, default_budget, nearly_all_maps, taken
 from ._check import positive_int
+from ._machine import return_free_memory
 
 
 _CLOCK = itertools.count()
@@ -87,6 +88,11 @@ class Store:
         """Keep a program that will be compiled now; the one that is kept."""
         with _LOCK:
             return self._items.setdefault(key, Kept(value)).value
+
+    def discard(self, key: Hashable) -> None:
+        """Forget a program that could not be made."""
+        with _LOCK:
+            self._items.pop(key, None)
 
     def compiled(self, key: Hashable, before: Taken, captured: int) -> None:
         """Note what a program took, and make room if that was too much.
@@ -186,3 +192,4 @@ def clear_caches() -> None:
     for memory in _MEMORIES:
         memory.forget()
     gc.collect()
+    return_free_memory()

@@ -50,8 +50,9 @@ class Compiled:
         with self.lock:
             if self.is_new:
                 before = taken()
-                traced = self.jit.trace(leaves)
-                traced.lower().compile()
+                with _discarded_on_failure(key):
+                    traced = self.jit.trace(leaves)
+                    traced.lower().compile()
                 self.is_new = False
                 STORE.compiled(key, before, _captured_bytes(traced.jaxpr, set()))
         return time.perf_counter() - begun
@@ -59,7 +60,8 @@ class Compiled:
     def first_call(self, key: Hashable, leaves: list) -> Any:
         """Its value where something is traced, which JAX may compile on the way."""
         before = taken()
-        out = self(leaves)
+        with _discarded_on_failure(key):
+            out = self(leaves)
         self.is_new = False
         STORE.compiled(key, before, 0)
         return out
@@ -151,6 +153,16 @@ def _tracing() -> Iterator[None]:
         yield
     finally:
         _TRACE.parts = before
+
+
+@contextlib.contextmanager
+def _discarded_on_failure(key: Hashable) -> Iterator[None]:
+    """A program that cannot be made, for an error in the model, is not kept."""
+    try:
+        yield
+    except BaseException:
+        STORE.discard(key)
+        raise
 
 
 def _is_traced(leaves: list) -> bool:

@@ -12,14 +12,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from ._source import (
-    Source,
-    SourceChangedError,
-    check_file,
-    check_source,
-    chunks_from,
-    num_rows_of,
-)
+from ._mapped import SourceChangedError, check_file
+from ._source import Source, check_source, chunks_from, num_rows_of
 
 
 NanPolicy = Literal["raise", "omit", "propagate"]

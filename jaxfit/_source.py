@@ -9,7 +9,6 @@ from row `begin` on, of `rows` rows where it can choose. Those of this file do.
 """
 
 import collections
-import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -17,13 +16,11 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
+from ._mapped import check_file, give_back
+
 
 _ROWS = 2**18  # in a chunk where nobody chose
 _KEPT = 16  # chunks of a memory map whose pages stay
-
-
-class SourceChangedError(ValueError):
-    """A source whose chunks are not what they were."""
 
 
 @runtime_checkable
@@ -142,9 +139,9 @@ class ArraySource:
             # some chunks ago is given back; the system still has it in its cache.
             seen.append(chunk)
             if len(seen) > _KEPT:
-                _give_back(seen.popleft())
+                give_back(seen.popleft())
         while seen:
-            _give_back(seen.popleft())
+            give_back(seen.popleft())
 
     def sample(self, rows: int) -> tuple:
         """About so many rows in 64 pieces, taken evenly from all of them."""
@@ -270,47 +267,3 @@ def _length(array: Any, name: str) -> int:
     if array.shape[0] == 0:
         raise ValueError(f"`{name}` is empty: there are no data to fit.")
     return int(array.shape[0])
-
-
-def check_file(array: Any) -> None:
-    """Refuse a view of a memory map whose file was cut short since it was opened.
-
-    Reading beyond the file's end ends the process by a signal, SIGBUS. A file that is
-    cut between this look and the reading still does.
-
-    **Raises:** `SourceChangedError`.
-    """
-    while array is not None and not isinstance(array, np.memmap):
-        array = getattr(array, "base", None) if isinstance(array, np.ndarray) else None
-    pages = getattr(array, "_mmap", None)
-    if array is None or not isinstance(pages, mmap.mmap):
-        return
-    begin = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
-    size, wanted = pages.size(), begin + len(pages)
-    if size < wanted:
-        raise SourceChangedError(
-            f"the file {str(array.filename)!r} was cut to {size} bytes, and what is "
-            f"fitted reaches to byte {wanted}: the source must not change during a "
-            "fit. Let what writes to it end first, or fit a copy."
-        )
-
-
-def _give_back(chunk: Any) -> None:
-    """Unmap the pages of views of shared memory maps; they can be read again."""
-    if not hasattr(mmap, "MADV_DONTNEED"):
-        return
-    for view in jax.tree.leaves(chunk):
-        pages = getattr(view, "_mmap", None)
-        if (
-            not isinstance(view, np.memmap)
-            or not isinstance(pages, mmap.mmap)
-            or view.mode == "c"
-            or not view.flags.c_contiguous
-        ):
-            continue
-        whole = np.frombuffer(pages, np.uint8)
-        begin = view.ctypes.data - whole.ctypes.data
-        first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
-        last = (begin + view.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-        if last > first:
-            pages.madvise(mmap.MADV_DONTNEED, first, last - first)

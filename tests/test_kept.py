@@ -136,6 +136,16 @@ def test_a_fit_in_a_trace_counts_too():
         assert STORE.held().programs <= 2
 
 
+def test_models_that_fail_are_not_kept():
+    def model(t, p):
+        raise ZeroDivisionError("a model's own")
+
+    for solve in (jaxfit.solve, jax.grad(lambda p: jaxfit.solve(p).cost)):
+        with pytest.raises(ZeroDivisionError, match="a model's own"):
+            solve(jaxfit.curve_problem(model, T, NOISY, jnp.array(START)))
+    assert STORE.held().programs == 0
+
+
 @pytest.mark.parametrize(
     ("given", "error"),
     [
@@ -250,6 +260,27 @@ def test_nothing_of_a_model_is_left(door):
     if before:
         assert during > before + 20
         assert taken().maps < before + 20
+
+
+def test_memory_is_given_back():
+    by_solve(model_with(0)[0])
+    jaxfit.clear_caches()
+    before = taken().bytes
+    if before == 0:
+        pytest.skip("what is resident is told on Linux only")
+    # Many small pieces, of which the system's library would keep the room.
+    pieces = [np.full(1000, float(i)) for i in range(2**13)]
+
+    def model(t, a, b, c):
+        return a * jnp.exp(-b * t) + c + 0 * pieces[0][0]
+
+    by_solve(model)
+    size = sum(piece.nbytes for piece in pieces)
+    del model, pieces
+    gc.collect()
+    assert taken().bytes > before + 0.8 * size
+    jaxfit.clear_caches()
+    assert taken().bytes < before + 0.3 * size
 
 
 def test_the_arrays_of_a_module_are_no_part_of_a_program():

@@ -89,6 +89,7 @@ LAYERS = [
     "_residual_health",
     "_diagnose",
     "_memory_profiler",
+    "_mapped",
     "_source",
     "_reading",
     "_checkpoint",
