@@ -171,13 +171,12 @@ def _is_traced(leaves: list) -> bool:
 
 def _captured_bytes(thing: Any, seen: set[int]) -> int:
     """The bytes of the arrays that a traced program holds, in all its parts."""
-    if isinstance(thing, ClosedJaxpr):
-        own = {id(a): a for a in thing.consts if id(a) not in seen}
+    # Newer releases of JAX have one class for what were two.
+    if isinstance(thing, ClosedJaxpr | Jaxpr):
+        consts = getattr(thing, "consts", ())
+        own = {id(a): a for a in consts if id(a) not in seen}
         seen.update(own)
-        size = sum(getattr(a, "nbytes", 0) for a in own.values())
-        return size + _captured_bytes(thing.jaxpr, seen)
-    if isinstance(thing, Jaxpr):
-        return sum(
+        return sum(getattr(a, "nbytes", 0) for a in own.values()) + sum(
             _captured_bytes(value, seen)
             for eqn in thing.eqns
             for value in eqn.params.values()
