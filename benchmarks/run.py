@@ -36,6 +36,7 @@ NAMES = (
     "strategies",
     "matrix_free",
     "doors",
+    "long_process",
     "reusable",
     "agreement",
     "coverage",

@@ -1,7 +1,6 @@
 """One call of `curve_fit` on its way: what the program is given, and running it."""
 
 import contextlib
-import functools
 import time
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
@@ -20,6 +19,7 @@ from ._differences import DifferenceJacobian
 from ._from_numpy import HostFunction
 from ._function import Function
 from ._guess import beginnings, candidates, sizes
+from ._kept import Memory
 from ._paddable import is_paddable
 from ._predict import Predictor
 from ._problem import Problem
@@ -205,12 +205,12 @@ def _model(f: Callable, free, rows_last: bool, capture: Hashable) -> ScipyModel:
 
 def by_identity(make: Callable, *args) -> Any:
     """`make(*args)`, remembered where the arguments can be hashed."""
+    key = make, *args
     try:
-        return _remembered(make, *args)
+        hash(key)
     except TypeError:
         return make(*args)
+    return _MADE.get(key, lambda: make(*args))
 
 
-@functools.lru_cache(maxsize=512)
-def _remembered(make: Callable, *args) -> Any:
-    return make(*args)
+_MADE = Memory(512)

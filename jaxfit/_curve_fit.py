@@ -18,6 +18,7 @@ from ._curve_options import CALL_ONLY, read_options
 from ._curve_result import result_of
 from ._data import Data, fit_dtype, read_data
 from ._fit_result import CurveFitResult
+from ._fork import check_process
 from ._precision import precision
 from ._scipy_options import (
     check_callback,
@@ -154,6 +155,7 @@ class CurveFit:
         clip_p0: bool = False,
     ) -> CurveFitResult:
         """Fit the model to data; the arguments are those of [`jaxfit.curve_fit`][]."""
+        check_process()
         if nan_policy not in (None, "raise", "omit", "propagate"):
             raise ValueError(
                 "nan_policy must be one of {None, 'raise', 'omit'} or 'propagate', got "

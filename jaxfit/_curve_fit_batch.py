@@ -20,6 +20,7 @@ from ._batch_result import CurveFitBatchResult
 from ._batch_start import guess, read_batch_start
 from ._capture import interned
 from ._check import check_tolerance, is_concrete, one_of, positive_int
+from ._fork import check_process
 from ._from_numpy import HostFunction
 from ._function import Function
 from ._neighbours import from_neighbours
@@ -114,6 +115,7 @@ def curve_fit_batch(
     **Raises:** `ValueError` or `TypeError` for what is wrong with the arguments or with
     what all fits share, naming it.
     """
+    check_process()
     f = unjitted(f)
     if isinstance(f, HostFunction):
         raise ValueError(

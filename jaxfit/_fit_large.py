@@ -18,12 +18,14 @@ from ._curve import Curve
 from ._curve_result import warn_of_covariance
 from ._fit_info import fit_info
 from ._fit_result import FitError
+from ._fork import check_process
 from ._function import Function
+from ._mapped import SourceChangedError
 from ._pass import with_data
 from ._plan import Plan, Strategy, plan
 from ._precision import precision
 from ._problem import Problem
-from ._reading import NanPolicy, Reading, SourceChangedError
+from ._reading import NanPolicy, Reading
 from ._result import Solution
 from ._scipy_model import Inputs, ScipyModel
 from ._scipy_options import unjitted
@@ -101,6 +103,7 @@ def fit_large_dataset(
     **Warns:** `scipy.optimize.OptimizeWarning` where the covariance could not be
     estimated.
     """
+    check_process()
     begun = time.perf_counter()
     f = unjitted(f)
     if not callable(f):

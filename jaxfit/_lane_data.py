@@ -9,12 +9,12 @@ import dataclasses
 import sys
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from ._abstract import abstract
 from ._lane_gram import LaneGram
 from ._linearise import Columns, is_finite
 from ._objective import Objective, is_rows, why_not_rowwise
@@ -60,12 +60,14 @@ class LaneData:
         def describe(problem):
             x, _ = ravel_pytree(problem.params)
             objective = Objective.of(problem, x, solver, "gram", _ALL)
-            return objective.size, why_not_rowwise(problem, x, solver)
+            found[:] = objective.size, why_not_rowwise(problem, x, solver)
+            return x
 
-        size, reason = eqx.filter_eval_shape(describe, stack.one)
+        found: list[Any] = []
+        _, x = abstract(describe, stack.one)
+        size, reason = found
         if reason is not None:
             return LaneData(stack, solver, lanes, size, size, size)
-        x = jax.eval_shape(lambda p: ravel_pytree(p.params)[0], stack.one)
         fitting = _CACHE_BYTES // (_LANES * (x.size + 1) * x.dtype.itemsize)
         cpu = jax.default_backend() == "cpu"
         chunk = -(-size // -(-size // max(fitting if cpu else _ROWS, 1)))

@@ -18,11 +18,13 @@ from ._check import is_concrete
 from ._data import fit_dtype, real_array
 from ._differences import DifferenceJacobian
 from ._explain import explained
+from ._fork import check_process
 from ._from_numpy import HostFunction
 from ._function import Function
 from ._objective import Objective
 from ._precision import precision
 from ._problem import Problem
+from ._program import program
 from ._programs import Programs, Timing
 from ._report import Watching, observed
 from ._result import Solution
@@ -101,6 +103,7 @@ def least_squares(
     **Raises:** `ValueError` or `TypeError` for what is wrong with the arguments, naming
     it, and where the residuals are not finite at `x0`.
     """
+    check_process()
     check_method(method)
     check_jac(jac)
     check_verbose(verbose)
@@ -287,7 +290,7 @@ def _fit(residual, jacobian, solver, loss, given):
     return (solution, _rows(problem, solver, solution.params)), _outcome(solution)
 
 
-@jax.jit
+@program
 def _rows(problem: Problem, solver: TRF, x: Vector) -> Any:
     """Residuals at x, and the Jacobian if it is formed."""
     objective = Objective.of(problem, x, solver)
@@ -379,13 +382,13 @@ def _scaled(problem: Problem, x: Vector):
     return residual, 1 if scale is None else scale
 
 
-@jax.jit
+@program
 def _matvec(problem: Problem, x: Vector, v: Array):
     residual, scale = _scaled(problem, x)
     return scale * jax.jvp(residual, (x,), (v,))[1]
 
 
-@jax.jit
+@program
 def _rmatvec(problem: Problem, x: Vector, v: Array):
     residual, scale = _scaled(problem, x)
     return jax.vjp(residual, x)[1](scale * v)[0]

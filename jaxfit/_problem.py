@@ -26,6 +26,7 @@ from ._check import (
     refuse,
 )
 from ._curve import Curve, curve_data
+from ._fork import check_process
 from ._function import Function
 from ._loss import LOSSES, Loss
 
@@ -77,6 +78,7 @@ class Problem(eqx.Module):
         f_scale: ArrayLike = 1.0,
         mask: PyTree[ArrayLike] | None = None,
     ):
+        check_process()
         is_curve = isinstance(residual, Curve)
         self.residual = residual if is_curve else Function(residual, "residual")
         self.params = real_tree(params, "params", inexact=True)
@@ -136,6 +138,7 @@ def curve_problem(
     **Raises:** `TypeError` or `ValueError`, naming the argument; `sigma` must be
     positive and finite wherever `mask` is True.
     """
+    check_process()
     x = real_tree(list_to_array(x), "x")
     y = real_tree(list_to_array(y), "y", inexact=True)
     if sum(leaf.size for leaf in jax.tree.leaves(y)) == 0:

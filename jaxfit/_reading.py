@@ -4,6 +4,7 @@ Blocks are what programs are compiled for. Here chunks are checked (structure, l
 of the whole, finite numbers), failures to read are retried, and all of it is counted.
 """
 
+import bisect
 import time
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
@@ -11,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
+from ._mapped import SourceChangedError, check_file
 from ._source import Source, check_source, chunks_from, num_rows_of
 
 
@@ -19,10 +21,6 @@ NanPolicy = Literal["raise", "omit", "propagate"]
 
 class ReadError(OSError):
     """A chunk of a source that could not be read."""
-
-
-class SourceChangedError(ValueError):
-    """A source whose chunks are not what they were."""
 
 
 class Block(NamedTuple):
@@ -52,6 +50,7 @@ class Reading:
         self.bytes_before = 0  # of what a checkpoint tells was read
         self.seconds = 0.0  # spent waiting for the source
         self._like: Any = None
+        self._begins: list[int] = []  # rows that the chunks of this pass begin at
 
     @property
     def num_blocks(self) -> int | None:
@@ -167,9 +166,30 @@ class Reading:
             )
         return used
 
+    def check_again(self, block: Block) -> None:
+        """Look at a block whose sum is not finite; other passes found it good.
+
+        **Raises:** `SourceChangedError` where it holds numbers that are not finite.
+        """
+        if self.nan_policy == "propagate":
+            return
+        x, y, sigma = block.x, block.y, block.sigma
+        good = _good_rows((x, y) if sigma is None else (x, y, sigma))
+        if good is None:
+            return
+        row = block.number * self.rows + int(np.argmin(good))
+        chunk = bisect.bisect_right(self._begins, row) - 1
+        raise SourceChangedError(
+            f"row {row} of the source, in chunk {chunk}, holds a number that is not "
+            "finite, or a `sigma` that is not positive, and did not in an earlier "
+            "pass: the source must not change during a fit. Let what writes to it end "
+            "first, or fit a copy."
+        )
+
     def _checked(self, begin: int) -> Iterator[tuple]:
         """The source's chunks as NumPy arrays, all of one structure."""
         row, failures = begin, 0
+        self._begins = []
         # Whoever writes chunks of their own may write the next one over the last.
         keep = not hasattr(self.source, "chunks")
         number = 0  # of the chunk, in this pass
@@ -180,6 +200,8 @@ class Reading:
                 if chunks is None:
                     chunks = chunks_from(self.source, row, self.rows)
                 chunk = next(chunks, None)
+            except SourceChangedError:
+                raise
             except Exception as err:
                 failures += 1
                 if failures > self.retries:
@@ -204,6 +226,7 @@ class Reading:
             self.bytes += sum(
                 a.nbytes for a in jax.tree.leaves(chunk) if 0 not in a.strides
             )
+            self._begins.append(row)
             row += len(chunk[1])
             number += 1
             if len(chunk[1]):
@@ -237,6 +260,7 @@ class Reading:
             found = (x, y)
         for path, leaf in jax.tree_util.tree_leaves_with_path(found):
             name = ("x", "y", "sigma")[path[0].idx] + jax.tree_util.keystr(path[1:])
+            check_file(leaf)
             if leaf.dtype.kind not in "fiub":
                 raise ValueError(
                     f"{name} of chunk {number} must hold real numbers, got "

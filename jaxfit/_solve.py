@@ -12,6 +12,7 @@ from ._implicit import minimise
 from ._matrix_free import Slope
 from ._mesh import on_auto_axes
 from ._problem import Problem
+from ._program import program
 from ._result import Solution
 from ._spread import objective_of
 from ._state import State
@@ -55,7 +56,7 @@ def solve(problem: Problem, solver: TRF | None = None) -> Solution:
 _DEFAULT = TRF()  # made once: it costs as much as a quarter of a small fit
 
 
-@jax.jit
+@program
 @on_auto_axes
 def _solve(problem: Problem, solver: TRF, axes: tuple[str, ...] | None) -> Solution:
     start, _ = ravel_pytree(problem.params)

@@ -9,13 +9,14 @@ from row `begin` on, of `rows` rows where it can choose. Those of this file do.
 """
 
 import collections
-import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
+
+from ._mapped import check_file, give_back
 
 
 _ROWS = 2**18  # in a chunk where nobody chose
@@ -125,6 +126,8 @@ class ArraySource:
         seen: collections.deque = collections.deque()
         for i in range(begin, self.num_rows, rows):
             j = min(i + rows, self.num_rows)
+            for array in jax.tree.leaves((self.x, self.y, self.sigma)):
+                check_file(array)
             x = jax.tree.map(lambda a, i=i, j=j: self._rows(a, i, j), self.x)
             y = self.y[i:j]
             sigma: Any = self.sigma
@@ -136,9 +139,9 @@ class ArraySource:
             # some chunks ago is given back; the system still has it in its cache.
             seen.append(chunk)
             if len(seen) > _KEPT:
-                _give_back(seen.popleft())
+                give_back(seen.popleft())
         while seen:
-            _give_back(seen.popleft())
+            give_back(seen.popleft())
 
     def sample(self, rows: int) -> tuple:
         """About so many rows in 64 pieces, taken evenly from all of them."""
@@ -264,24 +267,3 @@ def _length(array: Any, name: str) -> int:
     if array.shape[0] == 0:
         raise ValueError(f"`{name}` is empty: there are no data to fit.")
     return int(array.shape[0])
-
-
-def _give_back(chunk: Any) -> None:
-    """Unmap the pages of views of shared memory maps; they can be read again."""
-    if not hasattr(mmap, "MADV_DONTNEED"):
-        return
-    for view in jax.tree.leaves(chunk):
-        pages = getattr(view, "_mmap", None)
-        if (
-            not isinstance(view, np.memmap)
-            or not isinstance(pages, mmap.mmap)
-            or view.mode == "c"
-            or not view.flags.c_contiguous
-        ):
-            continue
-        whole = np.frombuffer(pages, np.uint8)
-        begin = view.ctypes.data - whole.ctypes.data
-        first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
-        last = (begin + view.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-        if last > first:
-            pages.madvise(mmap.MADV_DONTNEED, first, last - first)
