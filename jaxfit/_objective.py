@@ -256,7 +256,10 @@ def _why_not(problem: Problem, x: Vector, solver: TRF, programs: Any) -> str | N
         if reason is not None:
             return reason
     if size > 1:
-        fewer = _traced(problem, x, solver, _rows(rows, size, 0, size - 1))
+        try:
+            fewer = _traced(problem, x, solver, _rows(rows, size, 0, size - 1))
+        except Exception as err:  # the model's own word: it takes no other length
+            return f"for fewer rows it raises {type(err).__name__}: {err}"
         for program, other in zip(programs, fewer, strict=True):
             if program and not same_but_for_length(
                 program.jaxpr, other.jaxpr, (size, size - 1)

@@ -36,8 +36,12 @@ def is_paddable(
         shapes = [v.aval.shape for v in short.outvars]
         result = reason is None and all(len(shape) == ndim for shape in shapes)
         if result:
-            reason, long = _traced(fn, inputs, params, *lengths)
-            result = reason is None and same_but_for_length(short, long, lengths)
+            try:
+                reason, long = _traced(fn, inputs, params, *lengths)
+            except Exception:  # the model's own word: it takes no other length
+                result = False
+            else:
+                result = reason is None and same_but_for_length(short, long, lengths)
         _PADDABLE[key] = result
     return _PADDABLE[key]
 
