@@ -21,6 +21,7 @@ from ._check import (
     real_tree,
     same_structure,
 )
+from ._floating import as_floats
 from ._function import Function
 
 
@@ -71,7 +72,7 @@ class Curve(eqx.Module):
     model: Function
 
     def __call__(self, params, data: CurveData):
-        predicted = self.model(data.x, params)
+        predicted = self.model(self._x(self.model, params, data), params)
         same_structure(predicted, data.y, "the value of `model`", "`y`")
 
         def difference(f, y):
@@ -87,7 +88,13 @@ class Curve(eqx.Module):
 
     def jacobian(self, fn: Callable, params, data: CurveData):
         """The residual's Jacobian from the model's own, `fn(x, params)`."""
-        return data.weigh(fn(data.x, params))
+        return data.weigh(fn(self._x(fn, params, data), params))
+
+    @staticmethod
+    def _x(fn: Callable, params, data: CurveData):
+        """x as `fn(x, params)` is to see it."""
+        dtype = jnp.result_type(*jax.tree.leaves(params))
+        return as_floats(lambda x: fn(x, params), data.x, dtype)
 
 
 def curve_data(

@@ -162,15 +162,6 @@ class _Model(eqx.Module):
     start: Float[Array, " n"]
 
     def __call__(self, x: Any, params: Array) -> Any:
-        # However narrow the numbers on disk, an array is computed with as wide ones as
-        # the parameters; integers among several arrays may be labels, and stay.
-        alone = isinstance(x, jax.Array)
-
-        def widened(leaf):
-            real = alone or jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating)
-            return leaf.astype(params.dtype) if real else leaf
-
-        x = jax.tree.map(widened, x)
         return self.model(Inputs(x, self.start), params)
 
 

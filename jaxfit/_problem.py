@@ -120,7 +120,9 @@ def curve_problem(
 
     - `model`: `model(x, params)` returns predictions in the structure and shapes of
         `y`. A plain function, a closure, or a Module with array leaves.
-    - `x`: PyTree of arrays, handed to the model as it is.
+    - `x`: PyTree of arrays. The model is given floating point numbers at least as wide
+        as the parameters, of integers and booleans too, but for those that it refuses
+        as such: an index or a condition.
     - `y`: PyTree of real arrays, m numbers in all.
     - `params`: PyTree of real arrays: the starting point.
     - `sigma`: standard deviations of `y`, in its units: a scalar, a prefix of `y` or a

@@ -34,6 +34,7 @@ LAYERS = [
     "_linearise",
     "_matrix_free",
     "_covariance",
+    "_floating",
     "_curve",
     "_problem",
     "_rows",
