@@ -23,6 +23,7 @@ from ._check import (
 )
 from ._floating import as_floats
 from ._function import Function
+from ._shared import are_rows
 
 
 class Factor(eqx.Module):
@@ -185,10 +186,8 @@ def _fill_masked(x, y, sigma, mask):
         sigma = jax.tree.map(lambda m, v: jnp.where(m, v, 1), mask, sigma)
     first = jax.tree.leaves(mask)[0]
 
-    def fill(leaf):
-        if leaf.shape[:1] != first.shape[:1] or not jnp.issubdtype(
-            leaf.dtype, jnp.inexact
-        ):
+    def fill(leaf, is_row):
+        if not is_row or not jnp.issubdtype(leaf.dtype, jnp.inexact):
             return leaf
         row_ok = first.reshape(first.shape[0], -1).any(axis=1)
         # Not by an index, which rows on several devices do not have.
@@ -199,4 +198,4 @@ def _fill_masked(x, y, sigma, mask):
         rows_bad = ~row_ok.reshape((-1,) + (1,) * (leaf.ndim - 1))
         return jnp.where(rows_bad & ~jnp.isfinite(leaf), safe, leaf)
 
-    return jax.tree.map(fill, x), y, sigma
+    return jax.tree.map(fill, x, are_rows(x, len(first))), y, sigma

@@ -17,8 +17,9 @@ from jaxtyping import Array, Float
 
 from ._lane_gram import LaneGram
 from ._linearise import Columns
-from ._objective import Objective, is_rows, why_not_rowwise
+from ._objective import Objective, why_not_rowwise
 from ._problem import Problem
+from ._shared import are_rows
 from ._stack import Stack
 from ._trf import TRF
 
@@ -85,7 +86,7 @@ class LaneData:
         mask, size, block = self._mask(problems), self.size, self.block
         if block == size:
             return LaneGram.of_rows(*self._rows(problems, x, problems.args, mask))
-        shapes = self.stack.one.args
+        of_rows = are_rows(self.stack.one.args, size)
 
         def visit(start, due):
             """Rows from `start` on, of which those before `due` have been seen."""
@@ -94,9 +95,7 @@ class LaneData:
                 return jax.lax.dynamic_slice_in_dim(leaf, start, block)
 
             rows = jax.tree.map(
-                lambda a, like: cut(a) if is_rows(like, size) else a,
-                problems.args,
-                shapes,
+                lambda a, is_row: cut(a) if is_row else a, problems.args, of_rows
             )
             used = None if mask is None else cut(mask)
             if size % self.chunk:

@@ -25,6 +25,7 @@ from ._loss import Loss
 from ._matrix_free import MatrixFree, Slope
 from ._problem import Problem
 from ._rows import rows_mixed_by, same_but_for_length
+from ._shared import are_rows
 from ._small import UNROLL
 from ._trf import TRF
 from ._types import Scalar, Vector
@@ -225,11 +226,6 @@ class Objective(eqx.Module):
         return MatrixFree(jnp.sum(row_cost), grad, norms, product, self.cg_steps)
 
 
-def is_rows(leaf: Any, size: int) -> bool:
-    """Whether an array of the data has a row for each residual."""
-    return leaf.ndim > 0 and leaf.shape[0] == size
-
-
 def num_residuals(problem: Problem, x: Vector) -> int:
     """The number of residuals, masked ones included."""
     _, unravel = ravel_pytree(problem.params)
@@ -250,9 +246,9 @@ def why_not_rowwise(problem: Problem, x: Vector, solver: TRF) -> str | None:
 def _why_not(problem: Problem, x: Vector, solver: TRF, programs: Any) -> str | None:
     """The same, where the residual and the Jacobian have been traced already."""
     rows, size = problem.args, programs[0].out_struct.size
-    are_rows = [False] + [is_rows(leaf, size) for leaf in jax.tree.leaves(rows)]
+    of_rows = [False, *jax.tree.leaves(are_rows(rows, size))]
     for program in programs:
-        reason = program and rows_mixed_by(program.jaxpr, are_rows)
+        reason = program and rows_mixed_by(program.jaxpr, of_rows)
         if reason is not None:
             return reason
     if size > 1:
@@ -301,12 +297,10 @@ def _rows(rows, size: int, start, count: int):
     if count == size:
         return rows
 
-    def cut(leaf):
-        if not is_rows(leaf, size):
-            return leaf
-        return jax.lax.dynamic_slice_in_dim(leaf, start, count)
+    def cut(leaf, is_row):
+        return jax.lax.dynamic_slice_in_dim(leaf, start, count) if is_row else leaf
 
-    return jax.tree.map(cut, rows)
+    return jax.tree.map(cut, rows, are_rows(rows, size))
 
 
 def _form(solver: TRF, size: int, n: int) -> Form:

@@ -16,6 +16,7 @@ from ._capture import check_capture
 from ._explain import explained
 from ._floating import as_floats
 from ._function import Function
+from ._shared import Shared
 from ._types import Vector
 
 
@@ -23,7 +24,15 @@ class Inputs(eqx.Module):
     """What such a model is given in the place of x."""
 
     x: Any
-    start: Any  # all parameters, free or not, a vector
+    shared: Shared
+
+    def __init__(self, x: Any, start: Any):
+        self.x, self.shared = x, Shared(start)
+
+    @property
+    def start(self) -> Any:
+        """All parameters, free or not, a vector."""
+        return self.shared.value
 
 
 class ScipyModel(eqx.Module):

@@ -22,6 +22,7 @@ PACKAGE = ROOT / "jaxfit"
 LAYERS = [
     "_types",
     "_function",
+    "_shared",
     "_check",
     "_precision",
     "_status",
