@@ -10,6 +10,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
 from ._capture import check_capture
@@ -88,3 +89,14 @@ class ScipyJacobian(eqx.Module):
         with explained("jac"):
             j = self.jac(*self.model.arguments(self.jac, inputs, params))
         return jax.tree.map(columns, j)
+
+
+def is_cut_off(model: ScipyModel, x: Any, start: np.ndarray, num_rows: int) -> bool:
+    """Whether x is of another length than y and f gives a value for each x all the same.
+
+    **Raises:** what tracing the model raises.
+    """
+    if not isinstance(x, np.ndarray) or x.ndim != 1 or len(x) == num_rows:
+        return False
+    inputs, free = Inputs(x, start), start[list(model.free)]
+    return getattr(jax.eval_shape(model, inputs, free), "shape", None) == x.shape

@@ -15,6 +15,7 @@ from ._problem import Problem
 from ._result import Solution
 from ._spread import objective_of
 from ._state import State
+from ._status import Status
 from ._trf import TRF
 from ._types import Vector
 
@@ -68,6 +69,9 @@ def solution_of(problem: Problem, num_rows: Array, state: State) -> Solution:
     """What the last state of a fit tells its user."""
     _, unravel = ravel_pytree(problem.params)
     x, lin, bounds = state.x, state.lin, problem.bounds
+    # Without data every point is a minimum, and none is a solution.
+    status = jnp.where(num_rows > 0, state.status, Status.TOO_FEW_DATA)
+    status = status.astype(state.status.dtype)
     active, fixed = jnp.zeros(x.shape, jnp.int32), None
     if bounds is not None:
         fixed, active = bounds.fixed, active_bounds(bounds, x, lin)
@@ -75,7 +79,7 @@ def solution_of(problem: Problem, num_rows: Array, state: State) -> Solution:
         params=unravel(x),
         cost=lin.cost,
         optimality=state.optimality,
-        counts=jnp.stack([state.status, state.nfev, state.njev, state.num_steps]),
+        counts=jnp.stack([status, state.nfev, state.njev, state.num_steps]),
         active_mask=unravel_as(problem.params, active),
         grad=unravel(lin.grad),
         linearisation=None if isinstance(lin, Slope) else lin,

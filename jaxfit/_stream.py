@@ -67,7 +67,9 @@ def fit_stream(
     - `model`: `model(x, params)` returns a prediction for each row of x. It must treat
         rows one by one, which is proven from its program before the first pass.
     - `source`: [`jaxfit.ArraySource`][], [`jaxfit.TableSource`][], or whatever gives
-        chunks (x, y) or (x, y, sigma), the same ones each time it is iterated over.
+        chunks (x, y), (x, y, sigma) or (x, y, sigma, mask), the same ones each time it
+        is iterated over. Rows whose mask is False, or that NumPy's masked arrays mask,
+        are left out.
     - `p0`, `bounds`, `loss`, `f_scale`: as in [`jaxfit.curve_problem`][]; equal bounds
         fix a parameter.
     - `solver`: a [`jaxfit.TRF`][]. `linear_solver` is "gram" unless it says "qr";
@@ -240,8 +242,8 @@ class _Watch:
 
 def _solution(problem: Problem, drive: Drive, interrupted: bool) -> Solution:
     state, reading = drive.best(interrupted), drive.of.reading
-    count = (reading.num_rows or 0) - reading.num_bad
-    solution = solution_of(problem, jnp.asarray(np.asarray(count)), state)
+    count = jnp.asarray(np.asarray(reading.num_used))
+    solution = solution_of(problem, count, state)
     if interrupted and drive.current is None:
         # The linearisation at this point was not made; its cost is known if it is
         # not the start.
