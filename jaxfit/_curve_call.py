@@ -53,12 +53,12 @@ class Call:
         if callable(jac):
             jac, capture = interned(jac)
             self.jacobian = ScipyJacobian(self.model, Function(jac, "jac"), capture)
-        if data.num_rows is not None and not isinstance(f, HostFunction):
-            if is_cut_off(self.model, data.x, self.p0, data.num_rows):
-                raise ValueError(
-                    f"`xdata` has {len(data.x)} entries and `ydata` has "
-                    f"{data.num_rows}: each datum needs its own."
-                )
+        rows = None if isinstance(f, HostFunction) else data.num_rows
+        if rows is not None and is_cut_off(self.model, data.x, self.p0, rows):
+            raise ValueError(
+                f"`xdata` has {len(data.x)} entries and `ydata` has {rows}: each datum "
+                "needs its own."
+            )
         self.rowwise = self._is_rowwise(data)
         self.num_rows, self.num_data = data.num_rows, data.count
         self._has_rows = jax.tree.map(data.is_rows, data.x)

@@ -20,6 +20,7 @@ from ._batch_result import CurveFitBatchResult
 from ._batch_start import guess, read_batch_start
 from ._capture import interned
 from ._check import check_tolerance, is_concrete, one_of, positive_int
+from ._constants import forget_other_precision
 from ._from_numpy import HostFunction
 from ._function import Function
 from ._neighbours import from_neighbours
@@ -146,6 +147,8 @@ def curve_fit_batch(
     )
     data = dataclasses.replace(data, omit=nan_policy == "omit", f_scale=f_scale)
     f, capture = interned(f)
+    with precision(data.dtype):
+        forget_other_precision(f)
     model = ScipyModel(Function(f, "f"), free, measured.rows_last, capture)
     if isinstance(data.x, Part) and not data.x.per_fit:
         with precision(data.dtype):

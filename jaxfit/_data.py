@@ -183,6 +183,12 @@ def real_array(value: Any, name: str, dtype: np.dtype) -> np.ndarray:
         )
     if array.dtype.kind in "USMm":
         raise ValueError(f"`{name}` must hold numbers, got {value!r:.60}.")
+    if array.dtype.names is not None:
+        fields = ", ".join(array.dtype.names)
+        raise TypeError(
+            f"`{name}` must hold numbers, got a structured array with fields {fields}: "
+            f"give a dictionary, {{name: array[name] for name in array.dtype.names}}."
+        )
     try:
         return array.astype(dtype, copy=False)
     except (TypeError, ValueError) as err:

@@ -19,6 +19,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from ._constants import forget_other_precision
 from ._curve import Curve
 from ._linearise import Columns, Gram, Linearisation, Triangle
 from ._loss import Loss
@@ -272,6 +273,7 @@ def _traced(problem: Problem, x: Vector, solver: TRF, rows: Any) -> tuple[Any, A
     **Raises:** `ValueError` where the residual is empty, `TypeError` where not real.
     """
     _, unravel = ravel_pytree(problem.params)
+    forget_other_precision(problem.residual)
 
     def residual(x, rows):
         r = problem.residual(unravel(x), rows)

@@ -92,7 +92,7 @@ class ScipyJacobian(eqx.Module):
 
 
 def is_cut_off(model: ScipyModel, x: Any, start: np.ndarray, num_rows: int) -> bool:
-    """Whether x is of another length than y and f gives a value for each x all the same.
+    """Whether x is of another length than y, and f gives a value for each x.
 
     **Raises:** what tracing the model raises.
     """

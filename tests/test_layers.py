@@ -38,6 +38,7 @@ LAYERS = [
     "_matrix_free",
     "_covariance",
     "_floating",
+    "_constants",
     "_curve",
     "_problem",
     "_rows",
