@@ -20,6 +20,7 @@ from ._check import positive_int
 from ._lane_data import LaneData
 from ._lanes import Lockstep
 from ._one_by_one import OneByOne
+from ._precision import in_own_settings
 from ._problem import Problem
 from ._queue import SHARE, Results, run
 from ._solve import unravel_as
@@ -38,6 +39,7 @@ _MOST_LANES = {"cpu": 2**10}
 _ELSEWHERE, _LIBRARY = 2**17, 2**12
 
 
+@in_own_settings
 def solve_batch(
     problems: Problem | Sequence[Problem],
     solver: TRF | None = None,

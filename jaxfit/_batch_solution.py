@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from ._precision import in_own_settings
 from ._result import Counted
 from ._status import Status
 
@@ -39,6 +40,7 @@ class BatchSolution(Counted):
     lost: Bool[Array, "p n"] | None
     lane_efficiency: Float[Array, ""]
 
+    @in_own_settings
     def covariance(self, scaled: bool = True) -> Float[Array, "p n n"]:
         """The covariances of the parameters, as of [`jaxfit.Solution`][].
 
@@ -57,6 +59,7 @@ class BatchSolution(Counted):
         either = lost[:, :, None] | lost[:, None, :]
         return jnp.where(either & jnp.isfinite(factor), unknown, known)
 
+    @in_own_settings
     def perr(self, scaled: bool = True) -> Float[Array, "p n"]:
         """The standard errors, the roots of the diagonals of `covariance`."""
         half, lost = self._half()

@@ -21,7 +21,7 @@ from ._fit_result import FitError
 from ._function import Function
 from ._pass import with_data
 from ._plan import Plan, Strategy, plan
-from ._precision import precision
+from ._precision import in_own_settings, precision
 from ._problem import Problem
 from ._reading import NanPolicy, Reading, SourceChangedError
 from ._result import Solution
@@ -45,6 +45,7 @@ class LargeFit(NamedTuple):
     info: dict[str, Any]
 
 
+@in_own_settings
 def fit_large_dataset(
     f: Callable,
     xdata: Any,

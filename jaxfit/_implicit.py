@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from ._bounds import Bounds
 from ._matrix_free import conjugate_gradients
 from ._objective import Objective
+from ._precision import in_own_settings
 from ._spread import Spread
 from ._state import State
 from ._subproblem import Spectral
@@ -42,6 +43,7 @@ def minimise(
 
 
 @minimise.def_jvp
+@in_own_settings
 def _minimise_jvp(primals, tangents):
     objective, bounds, start, solver = primals
     t_objective, t_bounds, _, _ = tangents

@@ -29,6 +29,7 @@ from ._curve import Curve, curve_data
 from ._function import Function
 from ._loss import LOSSES, Loss
 from ._masked import rows_of_x, unmasked
+from ._precision import in_own_settings
 
 
 class Problem(eqx.Module):
@@ -67,6 +68,7 @@ class Problem(eqx.Module):
     loss: Loss
     mask: PyTree[Array] | None
 
+    @in_own_settings
     def __init__(
         self,
         residual: Callable[[Any, Any], Any],
@@ -103,6 +105,7 @@ class Problem(eqx.Module):
         return Bounds(self.lower, self.upper)
 
 
+@in_own_settings
 def curve_problem(
     model: Callable[[Any, Any], Any],
     x: PyTree[ArrayLike],

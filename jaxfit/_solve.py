@@ -11,6 +11,7 @@ from ._bounds import Bounds
 from ._implicit import minimise
 from ._matrix_free import Slope
 from ._mesh import on_auto_axes
+from ._precision import in_own_settings
 from ._problem import Problem
 from ._result import Solution
 from ._spread import objective_of
@@ -20,6 +21,7 @@ from ._trf import TRF
 from ._types import Vector
 
 
+@in_own_settings
 def solve(problem: Problem, solver: TRF | None = None) -> Solution:
     """Solve a bounded nonlinear least squares problem.
 

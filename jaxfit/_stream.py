@@ -21,6 +21,7 @@ from ._machine import cores
 from ._objective import why_not_rowwise
 from ._pass import Pass, with_data
 from ._plan import block_rows
+from ._precision import in_own_settings
 from ._problem import Problem
 from ._progress import progress_bar
 from ._reading import Block, NanPolicy, Reading
@@ -40,6 +41,7 @@ class StreamFit(NamedTuple):
     info: dict[str, Any]
 
 
+@in_own_settings
 def fit_stream(
     model: Callable[[Any, Any], Any],
     source: Source,
