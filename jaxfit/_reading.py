@@ -67,7 +67,7 @@ class Reading:
 
     @property
     def num_used(self) -> int:
-        """The number of rows that count."""
+        """The number of rows that count, as far as they have been seen."""
         return (self.num_rows or 0) - self.num_bad - sum(self.masked.values())
 
     def first(self) -> Block:

@@ -93,5 +93,5 @@ def test_derivatives_of_a_fit_where_ranks_are_not_promoted():
 def test_what_a_solution_tells_where_transfers_are_forbidden():
     with SETTINGS["transfers"]():
         solution = jaxfit.solve(problem())
-        found = solution.covariance(), solution.perr(), solution.success
+        found = solution.covariance(), solution.dof, solution.success
     assert all(np.isfinite(np.asarray(part)).all() for part in found)
