@@ -200,11 +200,12 @@ def test_masks_that_are_none(mask, error, text):
 
 @pytest.mark.parametrize("method", ["trf", "lm"])
 def test_residuals_of_least_squares_that_do_not_count(method):
-    y = np.where(OUT, np.nan, Y)
+    y = np.where(OUT, np.nan, Y + 0.01 * np.sin(40 * T))
     found = jaxfit.least_squares(
         lambda p: decay(T, *p) - y, START, method=method, mask=~OUT
     )
-    np.testing.assert_allclose(found.x, TRUTH, rtol=1e-6)
+    want = jaxfit.least_squares(lambda p: (decay(T, *p) - y)[~OUT], START)
+    np.testing.assert_allclose(found.x, want.x, rtol=1e-6)
     assert found.success and (found.fun[OUT] == 0).all()
     with pytest.raises(ValueError, match="`mask` has 29 entries for 30 residuals"):
         jaxfit.least_squares(lambda p: decay(T, *p) - Y, START, mask=~OUT[:-1])
@@ -214,7 +215,7 @@ def test_residuals_of_least_squares_that_do_not_count(method):
 
 def test_what_is_no_number_is_refused_by_type():
     fields = np.zeros(5, dtype=[("a", float), ("b", float)])
-    with pytest.raises(TypeError, match=r"`xdata` .* structured array with fields a, b"):
+    with pytest.raises(TypeError, match=r"`xdata` .* with fields a, b"):
         jaxfit.curve_fit(lambda x, a: a + 0 * x, fields, np.ones(5))
     with pytest.raises((TypeError, ValueError), match="`xdata` must hold numbers"):
         jaxfit.curve_fit(lambda x, a: a + 0 * x, np.array([object()] * 5), np.ones(5))
