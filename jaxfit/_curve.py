@@ -116,9 +116,11 @@ def like_data(predicted, y):
             return type(y)(predicted)
         if hasattr(predicted, "shape") and predicted.shape[:1] == (len(y),):
             return type(y)(predicted[i] for i in range(len(y)))
-    elif several and hasattr(y, "shape") and len({np.shape(a) for a in predicted}) == 1:
-        here = all(isinstance(part, np.ndarray) for part in predicted)
-        return (np if here else jnp).stack(predicted)
+    elif several and hasattr(y, "shape"):
+        shapes = {(len(predicted), *np.shape(part)) for part in predicted}
+        if len(shapes) == 1 and shapes.pop()[: y.ndim] == y.shape:
+            here = all(isinstance(part, np.ndarray) for part in predicted)
+            return (np if here else jnp).stack(predicted)
     return predicted
 
 
