@@ -67,7 +67,7 @@ def _parts(thing: Any) -> list[Any]:
         return list(thing)
     if isinstance(thing, dict):
         return list(thing.values())
-    if isinstance(thing, types.ModuleType | type | jax.Array | jax.core.Tracer):
+    if isinstance(thing, types.ModuleType | type | jax.Array):
         return []
     if isinstance(wrapped := getattr(thing, "__wrapped__", None), types.FunctionType):
         return [wrapped]
