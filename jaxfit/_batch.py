@@ -21,6 +21,7 @@ from ._fork import check_process
 from ._lane_data import LaneData
 from ._lanes import Lockstep
 from ._one_by_one import OneByOne
+from ._precision import in_own_settings
 from ._problem import Problem
 from ._program import program
 from ._queue import SHARE, Results, run
@@ -40,6 +41,7 @@ _MOST_LANES = {"cpu": 2**10}
 _ELSEWHERE, _LIBRARY = 2**17, 2**12
 
 
+@in_own_settings
 def solve_batch(
     problems: Problem | Sequence[Problem],
     solver: TRF | None = None,

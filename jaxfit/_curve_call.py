@@ -26,7 +26,7 @@ from ._problem import Problem
 from ._programs import Timing
 from ._report import Watching, observed
 from ._result import Solution
-from ._scipy_model import Inputs, ScipyJacobian, ScipyModel
+from ._scipy_model import Inputs, ScipyJacobian, ScipyModel, is_cut_off
 from ._scipy_options import read_differences, read_loss, with_jacobian
 from ._start import Start
 from ._trf import TRF
@@ -53,6 +53,12 @@ class Call:
         if callable(jac):
             jac, capture = interned(jac)
             self.jacobian = ScipyJacobian(self.model, Function(jac, "jac"), capture)
+        rows = None if isinstance(f, HostFunction) else data.num_rows
+        if rows is not None and is_cut_off(self.model, data.x, self.p0, rows):
+            raise ValueError(
+                f"`xdata` has {len(data.x)} entries and `ydata` has {rows}: each datum "
+                "needs its own."
+            )
         self.rowwise = self._is_rowwise(data)
         self.num_rows, self.num_data = data.num_rows, data.count
         self._has_rows = jax.tree.map(data.is_rows, data.x)

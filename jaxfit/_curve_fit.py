@@ -58,6 +58,8 @@ def curve_fit(
         of [`jaxfit.TRF`][], near the limits of the precision.
     - `xdata` may be any PyTree of arrays of leading length M besides SciPy's (M,) and
         (k, M), and `ydata` any array or PyTree that `f` returns.
+    - `mask`, booleans like `ydata`: False leaves a datum out, and so do the masks of
+        NumPy's masked arrays, of `xdata` and `sigma` as well.
     - `p0="auto"` guesses sizes from the data; a model's own `f.estimate_p0(xdata,
         ydata)` is used if there is one and `p0` is None.
     - `nan_policy="propagate"`: what is not finite makes the result NaN.
@@ -153,6 +155,7 @@ class CurveFit:
         nan_policy: str | None = None,
         fixed: Mapping[str, float] | Any = None,
         clip_p0: bool = False,
+        mask: Any = None,
     ) -> CurveFitResult:
         """Fit the model to data; the arguments are those of [`jaxfit.curve_fit`][]."""
         check_process()
@@ -164,7 +167,7 @@ class CurveFit:
         if check_finite is None:
             check_finite = nan_policy is None
         dtype = fit_dtype(ydata)
-        data = read_data(xdata, ydata, sigma, check_finite, nan_policy, dtype)
+        data = read_data(xdata, ydata, sigma, check_finite, nan_policy, dtype, mask)
         estimate = getattr(self.model, "estimate_p0", None)
         if estimate is not None:
             estimate = functools.partial(estimate, xdata, ydata)

@@ -17,9 +17,10 @@ from jaxtyping import Array, Float
 from ._abstract import abstract
 from ._lane_gram import LaneGram
 from ._linearise import Columns, is_finite
-from ._objective import Objective, is_rows, why_not_rowwise
+from ._objective import Objective, why_not_rowwise
 from ._problem import Problem
 from ._repair import lengths
+from ._shared import are_rows
 from ._stack import Stack
 from ._trf import TRF
 
@@ -127,7 +128,7 @@ class LaneData:
             return LaneGram.of_rows(
                 *self._rows(problems, x, problems.args, mask, length)
             )
-        shapes = self.stack.one.args
+        of_rows = are_rows(self.stack.one.args, size)
 
         def visit(start, due):
             """Rows from `start` on, of which those before `due` have been seen."""
@@ -136,9 +137,7 @@ class LaneData:
                 return jax.lax.dynamic_slice_in_dim(leaf, start, block)
 
             rows = jax.tree.map(
-                lambda a, like: cut(a) if is_rows(like, size) else a,
-                problems.args,
-                shapes,
+                lambda a, is_row: cut(a) if is_row else a, problems.args, of_rows
             )
             used = None if mask is None else cut(mask)
             if size % self.chunk:

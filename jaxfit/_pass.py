@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ._curve import CurveData
+from ._precision import own_settings
 from ._problem import Problem
 from ._program import program
 from ._reading import Block, Reading
@@ -124,7 +125,7 @@ class _Crew:
 
     def _guarded(self, job: Callable, *args: Any) -> None:
         try:
-            with jax.enable_x64(self._wide):
+            with own_settings(), jax.enable_x64(self._wide):
                 job(*args)
         except BaseException as err:
             with self._lock:

@@ -51,12 +51,16 @@ def held(drive: Drive) -> Arrays:
     """All that is needed to continue a fit."""
     reading = drive.of.reading
     seen = [reading.inspected, reading.retried, reading.chunks, reading.bytes]
-    bad = np.array(sorted(reading.bad.items()), np.int64).reshape(-1, 2)
+    bad, masked = (
+        np.array(sorted(rows.items()), np.int64).reshape(-1, 2)
+        for rows in (reading.bad, reading.masked)
+    )
     num_rows = -1 if reading.num_rows is None else reading.num_rows
     return {
         **drive.arrays(),
         "reading": np.array([*seen, num_rows], np.int64),
         "bad rows": bad,
+        "masked rows": masked,
     }
 
 
@@ -79,6 +83,7 @@ def restore(drive: Drive, found: Arrays) -> None:
         inspected = min(inspected, added)
     reading.inspected = inspected
     reading.bad = {int(i): int(n) for i, n in found["bad rows"] if i < inspected}
+    reading.masked = {int(i): int(n) for i, n in found["masked rows"]}
     if num_rows >= 0:
         if reading.num_rows not in (None, num_rows):
             raise CheckpointError(

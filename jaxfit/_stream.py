@@ -22,6 +22,7 @@ from ._machine import cores
 from ._objective import why_not_rowwise
 from ._pass import Pass, with_data
 from ._plan import block_rows
+from ._precision import in_own_settings
 from ._problem import Problem
 from ._progress import progress_bar
 from ._reading import Block, NanPolicy, Reading
@@ -41,6 +42,7 @@ class StreamFit(NamedTuple):
     info: dict[str, Any]
 
 
+@in_own_settings
 def fit_stream(
     model: Callable[[Any, Any], Any],
     source: Source,
@@ -68,7 +70,9 @@ def fit_stream(
     - `model`: `model(x, params)` returns a prediction for each row of x. It must treat
         rows one by one, which is proven from its program before the first pass.
     - `source`: [`jaxfit.ArraySource`][], [`jaxfit.TableSource`][], or whatever gives
-        chunks (x, y) or (x, y, sigma), the same ones each time it is iterated over.
+        chunks (x, y), (x, y, sigma) or (x, y, sigma, mask), the same ones each time it
+        is iterated over. Rows whose mask is False, or that NumPy's masked arrays mask,
+        are left out.
     - `p0`, `bounds`, `loss`, `f_scale`: as in [`jaxfit.curve_problem`][]; equal bounds
         fix a parameter.
     - `solver`: a [`jaxfit.TRF`][]. `linear_solver` is "gram" unless it says "qr";

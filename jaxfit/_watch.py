@@ -13,6 +13,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ._mesh import on_auto_axes
+from ._precision import in_own_settings
 from ._problem import Problem
 from ._program import program
 from ._result import Solution
@@ -23,6 +24,7 @@ from ._status import Status
 from ._trf import TRF
 
 
+@in_own_settings
 def watch(
     problem: Problem, solver: TRF, on_step: Callable[[State], bool | None]
 ) -> Solution:
