@@ -27,6 +27,7 @@ _DEPTH = 8  # of what is looked into
 def forget_other_precision(fn: Any) -> None:
     """Give up JAX's programs if they hold an array of `fn` in another precision."""
     if any(map(_is_of_another, _arrays(fn, set(), _DEPTH))):
+        jax.clear_caches()
         clear_caches()
 
 

@@ -52,6 +52,7 @@ LAYERS = [
     "_problem",
     "_rows",
     "_state",
+    "_certificate",
     "_trf",
     "_objective",
     "_mesh",
