@@ -203,9 +203,9 @@ MODELS = (
     ),
     Everyday("lifetime", lifetime, (4.0, 2.5), (Y, X), (0.0, 10.0), 0.02),
     Everyday("charging", charging, (4.0, 2.5), (Y, X), (0.0, 10.0)),
-    Everyday("gaussian", gaussian, (5.0, 4.0, 0.8, 1.0), (Y, X, X, Y), (0.0, 10.0)),
+    Everyday("gaussian", gaussian, (5.0, 2.0, 1.2, 1.0), (Y, X, X, Y), (0.0, 6.0)),
     Everyday(
-        "lorentzian", lorentzian, (5.0, 4.0, 0.8, 1.0), (Y, X, X, Y), (0.0, 10.0), 0.02
+        "lorentzian", lorentzian, (5.0, 2.0, 1.2, 1.0), (Y, X, X, Y), (0.0, 6.0), 0.02
     ),
     Everyday("michaelis menten", michaelis_menten, (5.0, 2.0), (Y, X), (0.1, 10.0)),
     Everyday(

@@ -19,6 +19,7 @@ from _report import as_markdown, as_text
 NAMES = (
     "nist",
     "classic",
+    "more_garbow_hillstrom",
     "starts",
     "one_fit",
     "first_call",

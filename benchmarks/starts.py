@@ -182,10 +182,10 @@ def main(quick: bool) -> dict[str, Any]:
             "Right: no word against the fit, and the cost of the minimum next to the "
             "truth to a part of 1e-6, or parameters within a tenth of their standard "
             "errors. Told: the fit raised, warned, had no success or had infinite "
-            "errors. Another minimum and silent are told apart by a Levenberg-Marquardt "
-            "descent from the answer, in the units of the truth: silent if it lowers "
-            "the cost by more than a part of 1e-6.",
-            "SciPy's lm runs without the bounds, and counts in their runs all the same.",
+            "errors. Another minimum and silent are told apart by a descent of "
+            "Levenberg and Marquardt's kind from the answer, in the units of the "
+            "truth: silent if it lowers the cost by more than a part of 1e-6.",
+            "SciPy's lm runs without the bounds, and counts with them all the same.",
         ],
     )
 
