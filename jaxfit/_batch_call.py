@@ -43,6 +43,7 @@ class Numbers:
     active_mask: np.ndarray
     num_data: np.ndarray
     dof: np.ndarray
+    differenced: np.ndarray
     interrupted: bool = False
     lane_efficiency: float = math.nan
     compile_time: float = 0.0
@@ -61,6 +62,7 @@ class Numbers:
             active_mask=np.empty((p, n), np.int8),
             num_data=np.empty(p, np.int32),
             dof=np.empty(p, np.int32),
+            differenced=np.empty(p, bool),
         )
 
     def stop(self, at: Any) -> None:

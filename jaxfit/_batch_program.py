@@ -41,6 +41,7 @@ class BatchOutcome(NamedTuple):
     active_mask: Array  # (p, n)
     num_data: Array
     dof: Array
+    differenced: Array
     lane_efficiency: Array  # one number
 
 
@@ -95,6 +96,7 @@ def fit_slice(
         active_mask=active.astype(jnp.int8),
         num_data=solution.num_rows,
         dof=jnp.maximum(solution.dof, 0),
+        differenced=solution.differenced & (solution.status >= 0),
         lane_efficiency=solution.lane_efficiency,
     )
 

@@ -27,6 +27,9 @@ class CurveFitBatchResult(tuple):
     - `nfev`, `njev`, `nit`: evaluations of the model and of its derivatives, and steps.
     - `optimality`, `active_mask`: as in SciPy's `least_squares`.
     - `num_data`, `dof`: data used, and degrees of freedom.
+    - `differenced`: booleans: fits at whose solution some automatic derivatives are not
+        finite though the model is, or the model forbids them: there they are
+        differences.
     - `lane_efficiency`: the share of the lanes' steps that were steps of a fit.
     - `compile_time`, `run_time`: seconds.
     """

@@ -24,6 +24,7 @@ class BatchSolution(Counted):
     - `half`: the lower half of (J'J)^-1 row by row, (p, n(n+1)/2), or None; `lost`
         tells the parameters that the data do not determine, (p, n). `covariance()` and
         `perr()` make something of them.
+    - `differenced`: (p,), as in [`jaxfit.Solution`][].
     - `lane_efficiency`: the share of lane steps that were steps of a fit.
     """
 
@@ -37,6 +38,7 @@ class BatchSolution(Counted):
     fixed: Bool[Array, "*p n"] | None
     half: Float[Array, "p h"] | None
     lost: Bool[Array, "p n"] | None
+    differenced: Bool[Array, " p"]
     lane_efficiency: Float[Array, ""]
 
     def covariance(self, scaled: bool = True) -> Float[Array, "p n n"]:

@@ -42,7 +42,7 @@ class Bounds(eqx.Module):
         return v, dv
 
     def hat(
-        self, x: Vector, g: Vector, scale: Vector
+        self, x: Vector, g: Vector, scale: Vector, length: Vector | None = None
     ) -> tuple[Vector, Vector, Vector, Vector]:
         """v and dv, 0 for fixed parameters, and the hat scaling d and diagonal c.
 
@@ -51,10 +51,14 @@ class Bounds(eqx.Module):
         """
         v, dv = self.coleman_li(x, g)
         v, dv = jnp.where(self.fixed, 0, v), jnp.where(self.fixed, 0, dv)
-        towards = dv != 0
-        d = jnp.sqrt(jnp.where(towards, v * scale, scale**2))
+        towards, share = dv != 0, 1 / scale
+        if length is not None:
+            towards &= v < length
+            share = 1 / length
+        d = scale * jnp.sqrt(jnp.where(towards, v * share, 1))
         d = jnp.where(self.fixed, 0, d)
-        c = jnp.where(self.fixed, 1, jnp.where(towards, scale * g * dv, 0))
+        c = jnp.where(towards, scale * (scale * share) * g * dv, 0)
+        c = jnp.where(self.fixed, 1, c)
         return v, dv, d, c
 
     def stride(self, x: Vector, s: Vector) -> tuple[Scalar, Bool[Array, "n ..."]]:

@@ -3,13 +3,20 @@
 import warnings
 from typing import Any
 
-import jax
 import numpy as np
 
 from ._curve_call import Call
 from ._curve_program import Outcome
 from ._fit_result import CurveFitResult, FitError
 from ._linearise import Triangle
+from ._nonfinite import (
+    Differenced,
+    Spot,
+    differenced,
+    first_spot,
+    place,
+    with_params,
+)
 from ._programs import Timing
 from ._result import Solution
 from ._scipy_options import message, outside
@@ -33,7 +40,10 @@ def result_of(
     status, nfev, njev, nit = outcome.counts.tolist()
     hopeless = status == Status.NONFINITE_START
     if hopeless and nan_policy != "propagate":
-        raise ValueError(_where_not_finite(call))
+        raise ValueError(
+            "Residuals are not finite in the initial point: "
+            + _where_not_finite(call, call.p0)
+        )
     free, names, n = list(call.start.free), call.start.names, call.p0.size
     popt, fixed = call.p0.copy(), np.ones(n, bool)
     popt[free], fixed[free] = np.nan if hopeless else outcome.params, False
@@ -47,6 +57,11 @@ def result_of(
     everything = np.zeros(n, int)
     everything[free] = outcome.active_mask
     says = message(outcome.counts, call.options.get("max_nfev"))
+    if status == Status.NONFINITE_JACOBIAN:
+        says = f"{says} There {_where_not_finite(call, popt)}"
+    by_differences = Differenced(0, None)
+    if bool(solution.differenced) and status >= 0:
+        by_differences = _found_differences(call, popt)
     numbers = {
         "popt": popt,
         "pcov": pcov,
@@ -58,6 +73,7 @@ def result_of(
         "active_mask": everything,
         "absolute_sigma": bool(absolute_sigma),
         "num_data": call.num_data,
+        "num_differenced": by_differences.rows,
         "dof": dof,
         "cost": float(outcome.cost),
         "optimality": float(outcome.optimality),
@@ -80,6 +96,7 @@ def result_of(
         raise FitError(f"Optimal parameters not found: {says}", result)
     if bad and not hopeless:
         warn_of_covariance(lost)
+    _warn_of_differences(by_differences)
     if full_output:
         full = (_infodict(result, call.method), says, status)
         result = CurveFitResult(numbers, full, **parts)
@@ -124,27 +141,63 @@ def _infodict(result: CurveFitResult, method: str) -> dict[str, Any]:
     return info
 
 
-def _where_not_finite(call: Call) -> str:
-    """Why there is no residual at the start, and at which datum."""
-    says = "Residuals are not finite in the initial point: "
-    original = call.original()
-    values, slopes = call.predictor(call.p0).slopes(original["xdata"])
-    start = ", ".join(
-        f"{k}={v:.6g}" for k, v in zip(call.start.names, call.p0, strict=True)
-    )
-    for what, tree in (("f(xdata, *p0)", values), ("the derivative of f", slopes)):
-        for leaf in jax.tree.leaves(tree):
-            bad = ~np.isfinite(leaf)
-            if bad.any():
-                index = tuple(int(i) for i in np.argwhere(bad)[0])
-                return (
-                    f"{says}{what} is {leaf[index]} at index {index[0]}, with {start}. "
-                    "Give another `p0`, or bounds that keep the parameters where the "
-                    "model is defined."
-                )
+def _where_not_finite(call: Call, p: np.ndarray) -> str:
+    """What is not finite at parameters p, at which datum, and the way out."""
+    at = f"with {with_params(call.start.names, p)}"
+    spot = _first_spot(call, p)
+    if spot is not None and spot.param is None:
+        there = "" if spot.x is None else f" at x = {spot.x}"
+        return (
+            f"f(xdata, *p0) is {spot.value} at index {spot.row}, {at}. Give another "
+            "`p0`, or bounds that keep the parameters where the model is "
+            f"defined{there}."
+        )
+    if callable(call.jac):
+        return (
+            f"`jac` or the sum of squares is not finite, {at}. Without `jac` "
+            "derivatives are automatic."
+        )
+    if call.solver.linear_solver == "matrix_free" and call.jac is None:
+        found = _found_differences(call, p).first
+        if found is not None:
+            return (
+                f"the derivative of f by `{found.param}` is not finite at "
+                f"{place(found)}, {at}: tr_solver='lsmr' forms no "
+                "rows that differences could replace. Leave it out."
+            )
+    if spot is not None:
+        return (
+            f"the derivative of f by `{spot.param}` is {spot.value} at {place(spot)}, "
+            f"{at}. Give another `p0`, or bounds that keep the parameters where the "
+            "model is smooth; jac='2-point' takes differences everywhere."
+        )
     return (
-        f"{says}a datum or the sum of squares is not finite, with {start}. "
-        "nan_policy='omit' leaves such data out."
+        f"a datum or a sum of squares is not finite, {at}. nan_policy='omit' "
+        "leaves out data that are not finite; other units help where squares are "
+        "beyond the largest number."
+    )
+
+
+def _first_spot(call: Call, p: np.ndarray) -> Spot | None:
+    names = [call.start.names[i] for i in call.start.free]
+    return first_spot(call.predictor(p), call.original(), names)
+
+
+def _found_differences(call: Call, p: np.ndarray) -> Differenced:
+    """The data with differences for derivatives at parameters p."""
+    names = [call.start.names[i] for i in call.start.free]
+    return differenced(call.predictor(p), call.original(), names)
+
+
+def _warn_of_differences(found: Differenced) -> None:
+    if found.first is None:
+        return
+    rows = "1 datum" if found.rows == 1 else f"{found.rows} data"
+    warnings.warn(
+        f"Derivatives of f are differences for {rows}, where automatic ones are not "
+        f"finite: the first is that by `{found.first.param}` at {place(found.first)}.",
+        category=RuntimeWarning,
+        stacklevel=outside(),
     )
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ._bounds import Bounds
+from ._linearise import is_finite
 from ._pass import InterruptedPass, Partial, Pass, Sums
 from ._reflect import Model, Step
 from ._state import State
@@ -124,14 +125,16 @@ class Drive:
         lin, costs = self.of.run(partial, within)
         self.partial, self.trial = None, (point, lin)
         self.passes += 1
-        self.costs.append((np.asarray(point), lin.cost))
+        # A point without derivatives is none to go on from.
+        cost = jnp.where(is_finite(lin), lin.cost, jnp.inf)
+        self.costs.append((np.asarray(point), cost))
         dtype = lin.cost.dtype
         self.costs += [
             (np.asarray(other), jnp.asarray(cost, dtype))
             for other, cost in zip(partial.others, costs, strict=True)
         ]
         tick(self, True)
-        return lin.cost
+        return cost
 
     def best(self, interrupted: bool) -> State:
         """The state to make a result of: the last point that was accepted."""

@@ -45,6 +45,8 @@ class CurveFitResult(Inference, tuple):
     - `optimality`, `active_mask`: as in SciPy's `least_squares`; `fixed` tells which
         parameters were held.
     - `num_data`, `dof`: data used, and degrees of freedom.
+    - `num_differenced`: data at which the model is finite and an automatic derivative
+        of it at the solution is not: there it is a difference.
     - `compile_time`, `run_time`: seconds spent in compiling and in the fit itself.
     - `solution`: the kernel's [`jaxfit.Solution`][] over the free parameters. Where
         JAX's own precision is single, ask it inside `jax.enable_x64(True)`.
@@ -297,7 +299,7 @@ class CurveFitResult(Inference, tuple):
         if x is None:
             self._known()
             x = self.xdata
-        value, slopes = self._evaluated().slopes(x)
+        value, slopes, _ = self._evaluated().slopes(x)
         if not isinstance(value, np.ndarray):
             raise ValueError(_ONE_ARRAY)
         variance = np.sum((slopes @ self.root.T) ** 2, axis=-1) * self._noise_scale()

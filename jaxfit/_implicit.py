@@ -12,24 +12,32 @@ semidefinite: S = diag(d) H diag(d) + diag(c). An active bound makes its row
 by definition. Directions in which S has no curvature get derivative 0, and so
 does a fit that failed (`status` < 0): defined, and harmless to its neighbours.
 
+Where the exact Hessian is not finite though the fit is (`_repair`), or a residual has a
+derivative of its own that forbids another, J'J takes its place and J is held while
+theta moves: the derivative of the Gauss-Newton method, which lacks the curvature of
+the residual. What has no such substitute, the derivative of J'J, is NaN.
+
 The number of passes over the data does not depend on how many steps the fit took, and
 the rule is itself differentiable, so second derivatives work.
 """
 
 import functools
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from ._bounds import Bounds
+from ._derivatives import forbids_forward
 from ._matrix_free import conjugate_gradients
 from ._objective import Objective
+from ._repair import lengths
 from ._spread import Spread
 from ._state import State
 from ._subproblem import Spectral
 from ._trf import TRF
-from ._types import Vector
+from ._types import Flag, Vector
 
 
 @eqx.filter_custom_jvp
@@ -48,19 +56,17 @@ def _minimise_jvp(primals, tangents):
     objective, bounds, start, solver = primals
     t_objective, t_bounds, _, _ = tangents
     state = minimise(objective, bounds, start, solver)
-    x, ok = state.x, state.status >= 0
+    ok = state.status >= 0
     # Masked on the way in as well: reverse mode runs backwards, and there this keeps
     # the NaN of a failed fit out of the cotangents that it shares with its neighbours.
     t_objective, t_bounds = jax.tree.map(
         lambda t: jnp.where(ok, t, jnp.zeros_like(t)), (t_objective, t_bounds)
     )
-    t_x = _solution_tangent(objective, t_objective, bounds, t_bounds, state, solver)
+    t_x, rough = _solution_tangent(
+        objective, t_objective, bounds, t_bounds, state, solver
+    )
     t_x = jnp.where(ok, t_x, 0)
-
-    def summary(x, objective):
-        return objective.linearise(x).summary()
-
-    _, t_lin = eqx.filter_jvp(summary, (x, objective), (t_x, t_objective))
+    t_lin = _summary_tangent(objective, t_objective, state, t_x, rough)
     t_lin = jax.tree.map(lambda t: jnp.where(ok, t, 0), t_lin)
     nothing = jax.tree.map(lambda _: None, state)
     t_state = eqx.tree_at(
@@ -76,13 +82,17 @@ def _solution_tangent(
     t_bounds,
     state: State,
     solver: TRF,
-) -> Vector:
+) -> tuple[Vector, Flag | None]:
+    """The derivative of x, and whether it is Gauss and Newton's for want of an exact
+    one; None where it surely is."""
     x = state.x
 
     def gradient(x, objective):
         return jax.grad(lambda x: objective.cost(x))(x)
 
     g = gradient(x, objective)
+    rough: Flag | None = ~jnp.all(jnp.isfinite(g))
+    g = jnp.where(rough, state.lin.grad, g)
     norms = jax.lax.stop_gradient(state.lin.column_norms)
     scale = 1 / jnp.where(norms > 0, norms, 1)
     d, c = scale, jnp.zeros_like(x)
@@ -102,28 +112,106 @@ def _solution_tangent(
             share = jnp.where(towards, c / jnp.where(towards, c + stiffness, 1), 0)
             lift = jnp.where(fixed, 1, share) * t_bound
             pull = share * d * norms**2 * t_bound
-    _, t_g = eqx.filter_jvp(gradient, (x, objective), (lift, t_objective))
-    rhs = d * t_g - pull
 
-    if solver.derivative == "gauss_newton":
-        curvature = objective.linearise(x).product
-    else:
-        _, curvature = jax.linearize(lambda x: gradient(x, objective), x)
+    def exact(tangents):
+        _, t_g = eqx.filter_jvp(gradient, (x, objective), tangents)
+        return t_g
 
-    def product(u):
+    def product(curvature, u):
         return d * curvature(d * u) + c * u
 
+    def curvature():
+        if solver.derivative == "gauss_newton":
+            return objective.linearise(x).product
+        return jax.linearize(lambda x: gradient(x, objective), x)[1]
+
+    tangents = lift, t_objective
     if objective.form == "matrix_free":
-        matvec = product
+        matvec = functools.partial(product, curvature())
+        t_g = exact(tangents)
 
         def solve(b):
-            return conjugate_gradients(product, b, solver.cg_steps)
+            return conjugate_gradients(matvec, b, solver.cg_steps)
     else:
-        s = jax.vmap(product)(jnp.eye(x.size, dtype=x.dtype))
+        eye = jnp.eye(x.size, dtype=x.dtype)
+        held = jax.vmap(functools.partial(product, state.lin.product))(eye)
+        try:
+            s = jax.vmap(functools.partial(product, curvature()))(eye)
+            rough |= ~jnp.all(jnp.isfinite(s))
+            s = jnp.where(rough, held, s)
+            t_g = _gradient_tangent(exact, objective, state, rough, tangents)
+        except TypeError as err:
+            if not forbids_forward(err):
+                raise
+            rough, s = None, held
+            t_g = _held_tangent(objective, state, tangents)
         matvec = functools.partial(jnp.matmul, s)
 
         def solve(b):
             return Spectral.of_matrix(0.5 * (s + s.T), b).solve()
 
+    rhs = d * t_g - pull
     u = jax.lax.custom_linear_solve(matvec, -rhs, lambda _, b: solve(b), symmetric=True)
-    return d * u + lift
+    return d * u + lift, rough
+
+
+def _gradient_tangent(exact, objective, state, rough: Flag, tangents) -> Vector:
+    """dF/dtheta dtheta: exact, or where that is `rough` with J held.
+
+    What each way is given is masked on its way in, for reverse mode (see above). Rows
+    on several devices have no way but the exact one.
+    """
+    if isinstance(objective, Spread):
+        return exact(tangents)
+
+    def masked(which):
+        return jax.tree.map(lambda t: jnp.where(which, t, jnp.zeros_like(t)), tangents)
+
+    held = _held_tangent(objective, state, masked(rough))
+    return jnp.where(rough, held, exact(masked(~rough)))
+
+
+def _held_tangent(objective: Objective | Spread, state: State, tangents) -> Vector:
+    """J' d(rho' r) with J held, and J'J times the motion of bounds."""
+    if isinstance(objective, Spread):
+        raise TypeError(
+            "the residual has a derivative of its own that forbids forward mode: a fit "
+            "of it has no derivative where its rows lie on several devices."
+        )
+    lift, t_objective = tangents
+    x = state.x
+    length = lengths(state.lin.cost, state.lin.column_norms)
+    _, jt = objective.repaired_columns(x, objective.rows, objective.mask, length)
+
+    def influence(objective):
+        r = objective.residuals(x)
+        _, r, scale = objective.loss.robustify(r)
+        return r if scale is None else r * scale
+
+    _, t_psi = eqx.filter_jvp(influence, (objective,), (t_objective,))
+    return jnp.stack([*jt]) @ t_psi + state.lin.product(lift)
+
+
+def _summary_tangent(objective, t_objective, state: State, t_x: Vector, rough) -> Any:
+    """The derivative of the linearisation; if `rough` of its cost alone, else NaN."""
+    x, lin = state.x, state.lin
+
+    def summary(x, objective):
+        return objective.linearise(x).summary()
+
+    def cost(objective):
+        return objective.cost(x)
+
+    if rough is None:
+        t_lin = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), lin)
+    else:
+        t_in = jax.tree.map(
+            lambda t: jnp.where(rough, jnp.zeros_like(t), t), (t_x, t_objective)
+        )
+        _, t_lin = eqx.filter_jvp(summary, (x, objective), t_in)
+        t_lin = jax.tree.map(lambda t: jnp.where(rough, jnp.nan, t), t_lin)
+    _, t_cost = eqx.filter_jvp(cost, (objective,), (t_objective,))
+    t_cost = t_cost + lin.grad @ t_x
+    if rough is not None:
+        t_cost = jnp.where(rough, t_cost, t_lin.cost)
+    return eqx.tree_at(lambda lin: lin.cost, t_lin, t_cost)

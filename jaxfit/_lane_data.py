@@ -16,9 +16,10 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from ._lane_gram import LaneGram
-from ._linearise import Columns
+from ._linearise import Columns, is_finite
 from ._objective import Objective, is_rows, why_not_rowwise
 from ._problem import Problem
+from ._repair import lengths
 from ._stack import Stack
 from ._trf import TRF
 
@@ -81,10 +82,49 @@ class LaneData:
         return jnp.sum(mask, axis=0, dtype=jnp.int32)
 
     def linearise(self, problems: Problem, x: Float[Array, "n l"]) -> LaneGram:
-        """The linearisation of each lane."""
+        """The linearisation of each lane.
+
+        Where derivatives are not finite and residuals are, they are replaced by
+        differences in a loop that runs when a lane needs it (`_repair`, and
+        `Objective.linearise`).
+        """
+        lin = self._summed(problems, x, None)
+        if self.solver.jacobian is not None:
+            return lin
+        needs = jnp.isfinite(lin.cost) & ~is_finite(lin)
+        turns = 2 * jnp.any(needs).astype(jnp.int32)
+
+        def turn(carry):
+            left, x, length, lin = carry
+            new = self._summed(problems, x, length)
+            length = lengths(new.cost, new.column_norms)
+            lin = jax.tree.map(lambda a, b: jnp.where(needs, a, b), new, lin)
+            return left - 1, jnp.where(left > 1, x, new.grad), length, lin
+
+        start = turns, x, jnp.zeros_like(x), lin
+        return jax.lax.while_loop(lambda carry: carry[0] > 0, turn, start)[-1]
+
+    def differenced(self, problems: Problem, x: Float[Array, "n l"]) -> Array:
+        """Whether of the derivatives of each lane some are differences, (lanes,)."""
+
+        def one(problem, x):
+            return Objective.of(problem, x, self.solver, "gram", _ALL).differenced(x)
+
+        mapped = self.stack.mapped(-1)
+        return jax.vmap(one, in_axes=(mapped, -1), axis_size=self.lanes)(problems, x)
+
+    def _summed(
+        self,
+        problems: Problem,
+        x: Float[Array, "n l"],
+        length: Float[Array, "n l"] | None,
+    ) -> LaneGram:
+        """The sums over all rows; they are repaired where `length` is given."""
         mask, size, block = self._mask(problems), self.size, self.block
         if block == size:
-            return LaneGram.of_rows(*self._rows(problems, x, problems.args, mask))
+            return LaneGram.of_rows(
+                *self._rows(problems, x, problems.args, mask, length)
+            )
         shapes = self.stack.one.args
 
         def visit(start, due):
@@ -103,7 +143,7 @@ class LaneData:
                 new = (start + jnp.arange(block) >= due)[:, None]
                 used = new if used is None else used & new
                 used = jnp.broadcast_to(used, (block, self.lanes))
-            return self._rows(problems, x, rows, used)
+            return self._rows(problems, x, rows, used, length)
 
         def chunk(k):
             due = k * self.chunk
@@ -127,24 +167,35 @@ class LaneData:
         )
 
     def _rows(
-        self, problems: Problem, x: Float[Array, "n l"], rows: Any, mask: Array | None
+        self,
+        problems: Problem,
+        x: Float[Array, "n l"],
+        rows: Any,
+        mask: Array | None,
+        length: Float[Array, "n l"] | None,
     ) -> tuple[Float[Array, "b l"], Float[Array, "b l"], Columns]:
         """Cost, residual and columns of J of some rows; `mask` is (rows, lanes)."""
         mapped = self.stack.mapped(-1)
         whole = self.block == self.size
 
-        def weighted(problem, x, rows, mask):
+        def weighted(problem, x, rows, mask, length):
             objective = Objective.of(problem, x, self.solver, "gram", self.block)
             rows = objective.rows if whole else rows
-            return objective.weighted_rows(x, rows, mask)
+            return objective.weighted_rows(x, rows, mask, length)
 
         lanes = jax.vmap(
             weighted,
-            in_axes=(mapped, -1, mapped.args, None if mask is None else -1),
+            in_axes=(
+                mapped,
+                -1,
+                mapped.args,
+                None if mask is None else -1,
+                None if length is None else -1,
+            ),
             out_axes=-1,
             axis_size=self.lanes,
         )
-        return lanes(problems, x, rows, mask)
+        return lanes(problems, x, rows, mask, length)
 
     def _mask(self, problems: Problem) -> Array | None:
         """The mask as (size, lanes), or None."""

@@ -7,7 +7,7 @@ over rows instead of matrix products, and elimination instead of factorisations.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ._elimination import solve_shifted
 from ._linearise import Columns, Products
@@ -75,6 +75,12 @@ class LaneGram(eqx.Module):
 
     def summary(self) -> "LaneGram":
         return self
+
+    def without(self, columns: Bool[Array, "n l"]) -> "LaneGram":
+        """As if J had zeros in some columns."""
+        either = columns | columns[:, None]
+        grad, gram = jnp.where(columns, 0, self.grad), jnp.where(either, 0, self.gram)
+        return LaneGram(self.cost, grad, gram)
 
     def product(self, s: Float[Array, "n l"]) -> Float[Array, "n l"]:
         return matvec(self.gram, s)

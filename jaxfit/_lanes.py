@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from ._elimination import inverse_of
 from ._lane_data import LaneData
 from ._lane_gram import LaneGram
+from ._linearise import is_finite
 from ._problem import Problem
 from ._reflect import Step
 from ._small import every
@@ -61,7 +62,9 @@ class Lockstep:
         solver = self.solver
         lin = self.data.linearise(problems, trial)
         first = old.fresh
-        judged, accepted = solver.judge(old, trial, step, lin.cost)
+        # A point without derivatives is none to go on from.
+        cost = jnp.where(is_finite(lin), lin.cost, jnp.inf)
+        judged, accepted = solver.judge(old, trial, step, cost)
         state = where(first, old, solver.finish(judged))
         lin = where(first | accepted, lin, old.lin)
         # Where a fit ends without having moved, the linearisation is known already.

@@ -19,7 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ._small import UNROLL, matvec, total, triangle, vecmat
 from ._subproblem import Cholesky, Spectral, Subproblem
@@ -47,6 +47,10 @@ class Linearisation(Protocol):
 
     def summary(self) -> Any:
         """The part that is plain arrays, for the solution to keep."""
+        ...
+
+    def without(self, columns: Bool[Array, "n ..."]) -> "Linearisation":
+        """As if J had zeros in some columns."""
         ...
 
     @property
@@ -141,6 +145,10 @@ class Triangle(eqx.Module):
     def summary(self) -> "Triangle":
         return self
 
+    def without(self, columns: Bool[Array, " n"]) -> "Triangle":
+        root = jnp.where(columns, 0, self.root)
+        return Triangle(self.cost, root, self.z, self.cut)
+
     @property
     def column_norms(self) -> Vector:
         return jnp.sqrt(jnp.sum(self.root**2, axis=0))
@@ -205,6 +213,11 @@ class Gram(eqx.Module):
 
     def summary(self) -> "Gram":
         return self
+
+    def without(self, columns: Bool[Array, "n ..."]) -> "Gram":
+        either = columns | columns[:, None]
+        grad, gram = jnp.where(columns, 0, self.grad), jnp.where(either, 0, self.gram)
+        return type(self)(self.cost, grad, gram)
 
     @property
     def column_norms(self) -> Vector:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool
 
 from ._small import dot, norm
 from ._subproblem import Newton, Spectral, Subspace
@@ -38,6 +39,16 @@ class MatrixFree(eqx.Module):
     column_norms: Vector
     product: Callable[[Vector], Vector]
     cg_steps: int = eqx.field(static=True)
+
+    def without(self, columns: Bool[Array, " n"]) -> "MatrixFree":
+        """As if J had zeros in some columns, for a summary."""
+        return MatrixFree(
+            self.cost,
+            jnp.where(columns, 0, self.grad),
+            jnp.where(columns, 0, self.column_norms),
+            self.product,
+            self.cg_steps,
+        )
 
     def summary(self) -> "Slope":
         return Slope(self.cost, self.grad, self.column_norms)

@@ -15,19 +15,21 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from ._bounds import Bounds
 from ._curve import Curve
-from ._linearise import Columns, Gram, Linearisation, Triangle
+from ._derivatives import Mode, calls_host, columns, mode_of
+from ._linearise import Columns, Gram, Linearisation, Triangle, is_finite
 from ._loss import Loss
 from ._matrix_free import MatrixFree, Slope
 from ._problem import Problem
+from ._repair import lengths, repaired
 from ._rows import rows_mixed_by, same_but_for_length
 from ._small import UNROLL
 from ._trf import TRF
-from ._types import Scalar, Vector
+from ._types import Flag, Scalar, Vector
 
 
 # A block of this many numbers stays in the second-level cache of a CPU core. A pass
@@ -56,11 +58,12 @@ class Objective(eqx.Module):
     rows: Any
     mask: Array | None
     loss: Loss
+    bounds: Bounds | None  # which differences respect
     jacobian: Callable[[Vector, Any], Array] | None
     size: int = eqx.field(static=True)
     block: int = eqx.field(static=True)  # rows visited at a time
     form: Form = eqx.field(static=True)
-    mode: Literal["forward", "reverse"] = eqx.field(static=True)
+    mode: Mode = eqx.field(static=True)
     cg_steps: int = eqx.field(static=True)
 
     @staticmethod
@@ -101,11 +104,12 @@ class Objective(eqx.Module):
             rows=rows,
             mask=mask,
             loss=problem.loss,
+            bounds=problem.bounds,
             jacobian=jacobian,
             size=size,
             block=block,
             form=form,
-            mode=solver.mode,
+            mode=_mode(problem, x, solver, rows, program, form),
             cg_steps=solver.cg_steps,
         )
 
@@ -121,6 +125,25 @@ class Objective(eqx.Module):
             return jnp.asarray(self.size, jnp.int32)
         return jnp.sum(self.mask, dtype=jnp.int32)
 
+    def repaired_columns(
+        self, x: Vector, rows: Any, mask: Array | None, length: Vector
+    ) -> tuple[Float[Array, " b"], Columns]:
+        """Residuals and columns of J of some rows, differences where J is not finite.
+
+        `length` is how far each parameter moves to change r by |r| (`_repair`).
+        """
+
+        def fn(x):
+            return self._residuals(x, rows, mask)
+
+        r, jt = self._rows_at(x, rows, mask)
+        better = repaired(fn, x, r, jnp.stack([*jt]), length, self.bounds)
+        return r, tuple(better) if isinstance(jt, tuple) else better
+
+    def residuals(self, x: Vector) -> Float[Array, " m"]:
+        """The residuals at x, 0 where masked."""
+        return self._residuals(x, self.rows, self.mask)
+
     def cost(self, x: Vector) -> Scalar:
         """The cost at x. One fused pass: cutting it into blocks would slow it down."""
         return self.loss.cost(self._residuals(x, self.rows, self.mask))
@@ -131,18 +154,55 @@ class Objective(eqx.Module):
         J'J is then the Gauss-Newton approximation of the Hessian of the cost.
         """
         r, jt = self._rows_at(x, self.rows, self.mask)
-        _, _, row_scale = self.loss.robustify(r)
+        cost, _, row_scale = self.loss.robustify(r)
+        scale = 1 if row_scale is None else row_scale
         jt = jt if isinstance(jt, jax.Array) else jnp.stack(jt)
-        return r, (jt if row_scale is None else jt * row_scale).T
+        if self._repairs:
+            known = jnp.where(jnp.isfinite(jt), jt * scale, 0)
+            length = lengths(jnp.sum(cost), jnp.sqrt(jnp.sum(known**2, axis=1)))
+            jt = _repaired_rows(jt, x, r, length, self)
+        return r, (jt * scale).T
+
+    def differenced(self, x: Vector) -> Flag:
+        """Whether of the derivatives at x some are differences for want of automatic
+        ones. It takes one product with J. Of a host function it is not asked."""
+        automatic = self.jacobian is None and not calls_host(self.residual)
+        if not automatic or self.form == "matrix_free":
+            return jnp.array(False)
+        if self.mode == "differences":
+            return jnp.array(True)
+        constant = jax.lax.stop_gradient
+        arrays, rest = eqx.partition((self, x), eqx.is_inexact_array)
+        of, x = eqx.combine(jax.tree.map(constant, arrays), rest)
+
+        def residuals(x):
+            return of._residuals(x, of.rows, of.mask)
+
+        if self.mode == "reverse":
+            r, pullback = jax.vjp(residuals, x)
+            (slopes,) = pullback(jnp.ones_like(r))
+            return jnp.all(jnp.isfinite(r)) & jnp.any(~jnp.isfinite(slopes))
+        r, slopes = jax.jvp(residuals, (x,), (jnp.ones_like(x),))
+        return jnp.any(jnp.isfinite(r) & ~jnp.isfinite(slopes))
 
     def linearise(self, x: Vector) -> Linearisation:
         """The linearisation at x in this objective's form."""
         if self.form == "matrix_free":
             return self._matrix_free(x)
+        lin = self._summed(x, None)
+        return _repaired_sums(lin, x, self) if self._repairs else lin
+
+    @property
+    def _repairs(self) -> bool:
+        """Whether derivatives that are not finite are replaced by differences."""
+        return self.jacobian is None and self.mode != "differences"
+
+    def _summed(self, x: Vector, length: Vector | None) -> Linearisation:
+        """The sums over all rows; they are repaired where `length` is given."""
         form = {"qr": Triangle, "gram": Gram}[self.form]
 
         def part(rows, mask):
-            return form.of_rows(*self.weighted_rows(x, rows, mask))
+            return form.of_rows(*self.weighted_rows(x, rows, mask, length))
 
         if self.block == self.size:
             return part(self.rows, self.mask).total()
@@ -167,10 +227,17 @@ class Objective(eqx.Module):
         return jax.lax.scan(add, zero, jnp.arange(count))[0].total()
 
     def weighted_rows(
-        self, x: Vector, rows: Any, mask: Array | None
+        self, x: Vector, rows: Any, mask: Array | None, length: Vector | None = None
     ) -> tuple[Float[Array, " b"], Float[Array, " b"], Columns]:
-        """Cost, residual and columns of J of some rows, as the loss weighs them."""
-        r, jt = self._rows_at(x, rows, mask)
+        """Cost, residual and columns of J of some rows, as the loss weighs them.
+
+        Given the `length` of each parameter, what of J is not finite is replaced by
+        differences (`_repair`).
+        """
+        if length is None:
+            r, jt = self._rows_at(x, rows, mask)
+        else:
+            r, jt = self.repaired_columns(x, rows, mask, length)
         cost, r, row_scale = self.loss.robustify(r)
         if row_scale is not None:
             jt = jax.tree.map(lambda columns: columns * row_scale, jt)
@@ -193,16 +260,7 @@ class Objective(eqx.Module):
         if self.jacobian is not None:
             jt = self.jacobian(x, rows).T
             return residuals(x), jt if mask is None else jnp.where(mask, jt, 0)
-        if self.mode == "forward":
-            r, tangents = jax.linearize(residuals, x)
-            if x.size <= UNROLL:
-                # Column by column XLA sees which parameter moves and fuses what it
-                # can: 3.7 ms a pass over 1e6 points where a batch of tangents took 9.
-                return r, tuple(tangents(e) for e in np.eye(x.size, dtype=x.dtype))
-            return r, jax.vmap(tangents)(jnp.eye(x.size, dtype=x.dtype))
-        r, pullback = jax.vjp(residuals, x)
-        (j,) = jax.vmap(pullback)(jnp.eye(r.size, dtype=r.dtype))
-        return r, j.T
+        return columns(residuals, x, self.mode, self.bounds)
 
     def _matrix_free(self, x: Vector) -> MatrixFree:
         def residuals(x):
@@ -223,6 +281,59 @@ class Objective(eqx.Module):
         norms = jnp.sqrt(jnp.mean(probes**2, axis=0))
         grad = pullback(r * weight)[0]
         return MatrixFree(jnp.sum(row_cost), grad, norms, product, self.cg_steps)
+
+
+@eqx.filter_custom_jvp
+def _repaired_sums(lin: Any, x: Vector, objective: Objective) -> Any:
+    """The sums `lin` at x or, where finite residuals have others, repaired ones.
+
+    The loop runs while one of the fits of a batch needs it, so that repair costs
+    nothing where all is finite; `cond` would become a `select`. The first turn leaves
+    out what is not finite, to learn the lengths of the parameters; the second takes
+    differences. The loop changes the x that it carries: what it makes of a constant x
+    XLA would move out of it, and always compute.
+    """
+    turns = 2 * (jnp.isfinite(lin.cost) & ~is_finite(lin)).astype(jnp.int32)
+
+    def more(carry):
+        return carry[0] > 0
+
+    def turn(carry):
+        left, x, length, _ = carry
+        lin = objective._summed(x, length)
+        length = lengths(lin.cost, lin.column_norms)
+        return left - 1, jnp.where(left > 1, x, lin.grad), length, lin
+
+    return jax.lax.while_loop(more, turn, (turns, x, jnp.zeros_like(x), lin))[-1]
+
+
+@_repaired_sums.def_jvp
+def _(primals, tangents):
+    return _repaired_sums(*primals), tangents[0]
+
+
+@eqx.filter_custom_jvp
+def _repaired_rows(
+    jt: Array, x: Vector, r: Array, length: Vector, objective: Objective
+) -> Array:
+    """The same of the rows of J', all of them at once."""
+
+    def turn(carry):
+        _, x, jt = carry
+
+        def fn(x):
+            return objective._residuals(x, objective.rows, objective.mask)
+
+        new = repaired(fn, x, r, jt, length, objective.bounds)
+        return jnp.zeros_like(carry[0]), jt[:, 0], new
+
+    wanted = jnp.any(~jnp.isfinite(jt) & jnp.isfinite(r))
+    return jax.lax.while_loop(lambda carry: carry[0], turn, (wanted, x, jt))[-1]
+
+
+@_repaired_rows.def_jvp
+def _(primals, tangents):
+    return _repaired_rows(*primals), tangents[0]
 
 
 def is_rows(leaf: Any, size: int) -> bool:
@@ -291,6 +402,13 @@ def _traced(problem: Problem, x: Vector, solver: TRF, rows: Any) -> tuple[Any, A
     if solver.jacobian is None:
         return program, None
     return program, _flat_jacobian(problem, unravel, solver.jacobian, x, rows, size)
+
+
+def _mode(problem: Problem, x: Vector, solver: TRF, rows, program, form: Form) -> Mode:
+    """The mode of differentiation; what a user's Jacobian makes of it is nothing."""
+    if solver.jacobian is not None or form == "matrix_free":
+        return solver.mode
+    return mode_of(program, x, rows, program.out_struct.size, solver.mode)
 
 
 def _rows(rows, size: int, start, count: int):

@@ -4,17 +4,21 @@ import contextlib
 import dataclasses
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from ._buckets import bucket, pad_rows
 from ._capture import captured
 from ._data import read_x
+from ._derivatives import columns, mode_of
 from ._from_numpy import HostFunction
 from ._function import Function
 from ._paddable import is_paddable
 from ._precision import precision
+from ._repair import lengths, repaired
 from ._scipy_model import Inputs, ScipyModel
 
 
@@ -39,8 +43,9 @@ class Predictor:
         """f(x, *params)."""
         return self._evaluate(_values, xdata)
 
-    def slopes(self, xdata: Any) -> tuple[Any, Any]:
-        """f(x, *params) and its derivatives by the free parameters, last axis."""
+    def slopes(self, xdata: Any) -> tuple[Any, Any, Any]:
+        """f(x, *params), its derivatives by the free parameters along a last axis, and
+        which of these are differences, since automatic ones are not finite."""
         return self._evaluate(_slopes, xdata)
 
     def _evaluate(self, fn: Any, xdata: Any) -> Any:
@@ -68,8 +73,32 @@ def _values(model: ScipyModel, inputs: Inputs) -> Any:
 
 
 @jax.jit
-def _slopes(model: ScipyModel, inputs: Inputs) -> tuple[Any, Any]:
+def _slopes(model: ScipyModel, inputs: Inputs) -> tuple[Any, Any, Any]:
     free = inputs.start[jnp.array(model.free, int)]
-    value, tangents = jax.linearize(lambda p: model(inputs, p), free)
-    columns = jax.vmap(tangents)(jnp.eye(free.size, dtype=free.dtype))
-    return value, jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), columns)
+
+    def flat(p, inputs):
+        return ravel_pytree(model(inputs, p))[0]
+
+    value = model(inputs, free)
+    program: Any = eqx.filter_closure_convert(flat, free, inputs)
+    size = program.out_struct.size
+
+    def fn(p):
+        return program(p, inputs)
+
+    f, jt = columns(fn, free, mode_of(program, free, inputs, size, "forward"))
+    jt = jt if isinstance(jt, jax.Array) else jnp.stack(jt)
+    norms = jnp.sqrt(jnp.sum(jnp.where(jnp.isfinite(jt), jt, 0) ** 2, axis=1))
+    scale = lengths(0.5 * jnp.sum(jnp.where(jnp.isfinite(f), f, 0) ** 2), norms)
+    better = repaired(fn, free, f, jt, scale, None)
+    leaves, structure = jax.tree.flatten(value)
+
+    def cut(columns):
+        parts = jnp.split(columns, np.cumsum([a.size for a in leaves])[:-1])
+        shaped = [
+            part.reshape(*a.shape, free.size)
+            for part, a in zip(parts, leaves, strict=True)
+        ]
+        return structure.unflatten(shaped)
+
+    return value, cut(better.T), cut((~jnp.isfinite(jt) & jnp.isfinite(better)).T)

@@ -71,6 +71,9 @@ class Solution(Counted):
     - `fixed`: booleans of shape (n,): parameters with lower == upper; None without
         bounds.
     - `history`: a [`jaxfit.History`][] if it was asked for.
+    - `differenced`: whether some derivatives at the solution are differences, because
+        automatic ones are not finite there while the residual is, or because the
+        residual forbids forward mode. None after a streamed fit, which does not look.
     """
 
     params: PyTree[Array]
@@ -84,6 +87,7 @@ class Solution(Counted):
     num_params: int = eqx.field(static=True)
     fixed: Bool[Array, "... n"] | None
     history: History | None
+    differenced: Bool[Array, "..."] | None
 
     @property
     def message(self) -> str:

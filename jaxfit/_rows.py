@@ -47,7 +47,9 @@ _REDUCTIONS = frozenset(
 # Parameters of primitives that hold shapes, those that hold derivative rules, and those
 # that tell where arrays lie.
 _SHAPES = frozenset({"shape", "new_sizes", "sizes", "limit_indices", "slice_sizes"})
-_RULES = frozenset({"jvp_jaxpr_fun", "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "bwd"})
+_RULES = frozenset(
+    {"jvp_jaxpr_fun", "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "bwd", "out_trees"}
+)
 _PLACES = frozenset({"sharding", "out_sharding", "ctx_mesh"})
 _CUMULATIVE = frozenset({"cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum"})
 

@@ -16,7 +16,7 @@ from ._result import Solution
 from ._spread import objective_of
 from ._state import State
 from ._trf import TRF
-from ._types import Vector
+from ._types import Flag, Vector
 
 
 def solve(problem: Problem, solver: TRF | None = None) -> Solution:
@@ -61,10 +61,10 @@ def _solve(problem: Problem, solver: TRF, axes: tuple[str, ...] | None) -> Solut
     start, _ = ravel_pytree(problem.params)
     objective = objective_of(problem, start, solver, axes)
     state = minimise(objective, problem.bounds, start, solver)
-    return solution_of(problem, state)
+    return solution_of(problem, state, objective.differenced(state.x))
 
 
-def solution_of(problem: Problem, state: State) -> Solution:
+def solution_of(problem: Problem, state: State, differenced: Flag | None) -> Solution:
     """What the last state of a fit tells its user."""
     _, unravel = ravel_pytree(problem.params)
     x, lin, bounds = state.x, state.lin, problem.bounds
@@ -83,6 +83,7 @@ def solution_of(problem: Problem, state: State) -> Solution:
         num_params=x.size,
         fixed=fixed,
         history=state.history,
+        differenced=differenced,
     )
 
 

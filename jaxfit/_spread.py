@@ -22,14 +22,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Shaped
 
 from ._linearise import Linearisation, Triangle
 from ._mesh import Split, is_on_auto_axes, split_of
 from ._objective import Form, Objective, is_rows, why_not_rowwise
 from ._problem import Problem
 from ._trf import TRF
-from ._types import Scalar, Vector
+from ._types import Flag, Scalar, Vector
 
 
 _ALL = sys.maxsize
@@ -116,9 +116,13 @@ class Spread(eqx.Module):
             return unpack(jnp.sum(parts, axis=0))
         return Triangle.joined(jax.vmap(unpack)(self.split.lay(parts)))
 
+    def differenced(self, x: Vector) -> Flag:
+        """Whether of the derivatives at x some are differences."""
+        return jnp.any(self._of_shares(lambda share, x: share.differenced(x), x))
+
     def _of_shares(
         self, fn: Callable[[Objective, Vector], Array], x: Vector
-    ) -> Float[Array, "parts ..."]:
+    ) -> Shaped[Array, "parts ..."]:
         """What `fn` makes of each device's own rows, one below the other.
 
         In here no device hears of another, so derivatives and batches of it are those

@@ -38,7 +38,9 @@ class State(eqx.Module):
     """
 
     x: Vector
+    before: Vector  # x before the last step that moved
     inv_scale: Vector
+    steepest: Vector  # the largest column norms so far
     lin: Any
     cost: Scalar
     optimality: Scalar

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import ArrayLike, PyTree
 
@@ -240,7 +239,7 @@ class _Watch:
 
 def _solution(problem: Problem, drive: Drive, interrupted: bool) -> Solution:
     state = drive.best(interrupted)
-    solution = solution_of(problem, state)
+    solution = solution_of(problem, state, None)
     if interrupted and drive.current is None:
         # The linearisation at this point was not made; its cost is known if it is
         # not the start.

@@ -38,16 +38,18 @@ from ._reflect import Model, Step, propose_step
 from ._small import dot, every, largest, norm
 from ._state import History, State
 from ._status import Status
-from ._types import Scalar, Vector
+from ._types import Count, Flag, Scalar, Vector
 
 
 # The relative offset at which a fit counts as converged: each parameter is then within
 # a thousandth of its standard error.
 _OFFSET = 1e-3
 # What the residual and the parameters are rounded to, in units of eps.
-_ROUNDING = 16
+_ROUNDING = 64
 # New starts without progress after which a fit has stalled.
 _RESTARTS = 4
+_DECAY, _R0, _GROW = 1., 3., 2.
+_COSINE = 1e-7
 
 
 LinearSolver = Literal["auto", "qr", "gram", "matrix_free"]
@@ -195,7 +197,9 @@ class TRF(eqx.Module):
         status = jnp.where(feasible, Status.RUNNING, Status.INFEASIBLE_START)
         return State(
             x=x,
+            before=x,
             inv_scale=jnp.zeros_like(x),
+            steepest=jnp.zeros_like(x),
             lin=blank,
             cost=jnp.full_like(zero, jnp.inf),
             optimality=jnp.full_like(zero, jnp.inf),
@@ -227,10 +231,23 @@ class TRF(eqx.Module):
         x, g, cost = state.x, lin.grad, lin.cost
         first, fresh = state.njev == 0, state.fresh
         norms = lin.column_norms
-        effect = norms * jnp.abs(x)  # how much of the residual a parameter makes
-        previous = jnp.where(fresh, 0, state.inv_scale)
+        previous = jnp.where(fresh, 0, _DECAY * state.inv_scale)
         inv_scale = self._inv_scale(previous, norms)
         scale = 1 / jnp.where(inv_scale == 0, 1, inv_scale)
+
+        # What a parameter makes of the residual, as far as the model is linear, and
+        # what all of them are rounded to there. A column that is so small is rounding
+        # of the others: its parameter waits for a better point, until the next start.
+        eps, tiny = (float(a) for a in (jnp.finfo(x.dtype).eps, jnp.finfo(x.dtype).tiny))
+        effect = norms * jnp.abs(x)
+        limit = jnp.where(state.num_rows > len(x), 0, self._tol(self.xtol, 2 / 3, x))
+        limit = jnp.maximum(limit, _ROUNDING * eps)
+        rounding = limit * norm(effect) + _ROUNDING * eps * jnp.sqrt(2 * cost)
+        small = (effect <= 16 * eps * norm(effect)) & (jnp.abs(x) > tiny**0.5)
+        steepest = jnp.maximum(state.steepest, norms)
+        faint = effect <= eps ** (2 / 3) * norm(effect)
+        fallen = faint & (norms < eps**0.5 * steepest)
+        waiting = small & (state.restarts == 0)
 
         # `length` is how far a parameter alone moves to change r by |r|: divided by it,
         # all that follows is free of units. Its column norms are those at x, whatever
@@ -240,31 +257,46 @@ class TRF(eqx.Module):
         length = safe_norm / jnp.where(norms > 0, norms, 1)
         d, c, vg, reach = scale, None, g, 1
         if bounds is not None:
-            v, dv, d, c = bounds.hat(x, g, scale)
+            v, dv, d, c = bounds.hat(x, g, scale, length)
             vg = jnp.where(bounds.fixed, 0, v * g)
             reach = jnp.where(dv != 0, jnp.minimum(1, v / length), 1)
             reach = jnp.where(bounds.fixed, 0, reach)
+            waiting &= dv == 0
+            c = jnp.where(waiting, 0, c)
+        d = jnp.where(waiting, 0, d)
         cosine = largest(jnp.abs(g) * length * reach) / safe_norm**2
         optimality = largest(jnp.abs(vg))
         subproblem = lin.subproblem(d, c)
-        rank = subproblem.newton.rank
-        if bounds is not None:
-            rank = rank - jnp.sum(bounds.fixed, axis=0, dtype=rank.dtype)
+        rank, held = subproblem.newton.rank, jnp.zeros((), jnp.int32)
+        if c is not None:  # held by their bounds rather than by the data
+            held = jnp.sum(c > (d * norms) ** 2, axis=0, dtype=rank.dtype)
         known = jnp.where(first, rank, state.rank)
-        rounding = _ROUNDING * jnp.finfo(x.dtype).eps * (norm(effect) + r_norm)
         certified = self._certifies(
-            -d * g, subproblem.newton.p, rank, r_norm, state.num_rows, rounding
+            -d * g, subproblem.newton.p, rank - held, state.num_rows, r_norm, rounding
         )
-        certified |= cosine * r_norm <= rounding
-        left = (rank < known) & (r_norm > rounding)
-        certified &= ~left
+        # Without more data than parameters there is no normal part to compare with.
+        # The next step is to be nothing beside the parameters; or, where J is singular
+        # at a minimum that no data reach, the gradient beside J and r.
+        tol = self._tol(self.gtol, 0, x) if self.gtol is not None else 0.0
+        flat = cosine <= jnp.maximum(jnp.maximum(tol, _COSINE), _ROUNDING * eps)
+        certified |= (state.num_rows <= rank - held) & flat
+        lost = (known == len(x)) & (rank < known)
+        left = (lost | ~every(~fallen)) & (r_norm > rounding)
+        certified &= ~left & every(~waiting)
+        if self.x_scale is None:
+            # A direction is null by a scale; by one of long ago it may only seem so.
+            stale = ~every(inv_scale <= 10 * jnp.where(norms > 0, norms, jnp.inf))
+            certified &= ~stale | (rank == len(x))
 
-        running = state.status == Status.RUNNING
+        # Where the derivatives do not exist the last step was too long.
         finite = is_finite(lin)
+        back = ~finite & ~every(state.before == x) & ~first
+        running = state.status == Status.RUNNING
         failed = jnp.where(first, Status.NONFINITE_START, Status.NONFINITE_JACOBIAN)
         converged = cosine <= self._tol(self.gtol, 0.75, x)
         if self.atol is not None:
             converged |= optimality <= self.atol
+        converged &= first | ~fresh | certified  # a new start takes a step
         status = jnp.where(running & converged, Status.GTOL, state.status)
         # What a tolerance proposes the certificate confirms, or the fit starts anew
         # from here: with the scales of here, and a long radius.
@@ -273,19 +305,24 @@ class TRF(eqx.Module):
         again = doubtful & (restarts < _RESTARTS)
         why = jnp.where(left, Status.LEFT_THE_DATA, Status.STALLED)
         status = jnp.where(doubtful, jnp.where(again, Status.RUNNING, why), status)
-        status = jnp.where(finite, status, failed).astype(state.status.dtype)
+        status = jnp.where(finite, status, jnp.where(back, Status.RUNNING, failed))
+        status = status.astype(state.status.dtype)
 
         # The first radius is the start's own length; a start at 0 has none, and takes
         # that of the residual, the length of a Gauss-Newton step on unit columns.
         size = norm(x / jnp.where(d > 0, d, jnp.inf))
         size = jnp.where(size > 0, size, safe_norm)
-        size = size * jnp.where(restarts > 0, 100, 1)
+        size = size * jnp.where(restarts > 0, 100, _R0)
         radius = jnp.where(fresh, size, state.radius)
-        going = (status == Status.RUNNING) & ~again
+        shorter = jnp.maximum(0.25 * state.step_norm, tiny)
+        radius = jnp.where(back, jnp.minimum(radius, shorter), radius)
+        going = (status == Status.RUNNING) & ~again & ~back
         state = dataclasses.replace(
             state,
-            inv_scale=inv_scale,
-            lin=lin.summary(),
+            x=jnp.where(back, state.before, x),
+            inv_scale=jnp.where(back, state.inv_scale, inv_scale),
+            steepest=jnp.where(back, state.steepest, steepest),
+            lin=lin.without(fallen & (status != Status.RUNNING)).summary(),
             cost=cost,
             optimality=optimality,
             radius=jnp.where(again, 0, radius),
@@ -307,11 +344,11 @@ class TRF(eqx.Module):
         self,
         down: Vector,
         newton: Vector,
-        rank: Array,
+        p: Count,
+        num_rows: Count,
         r_norm: Scalar,
-        num_rows: Array,
         rounding: Scalar,
-    ) -> Array:
+    ) -> Flag:
         """Whether the relative offset shows a minimum (Bates and Watts 1981).
 
         It is sqrt(|Q1'r|^2 / p) / sqrt(|Q2'r|^2 / (m - p)), the tangent part of the
@@ -322,9 +359,9 @@ class TRF(eqx.Module):
         size = largest(jnp.abs(down))  # a square of a small residual may underflow
         safe = jnp.where(size > 0, size, 1)
         tangent = safe * jnp.sqrt(jnp.maximum(dot(down / safe, newton / safe), 0))
-        dof = num_rows - rank
         normal = jnp.sqrt(jnp.maximum((r_norm - tangent) * (r_norm + tangent), 0))
-        share = jnp.where(dof > 0, rank / jnp.where(dof > 0, dof, 1), 0)
+        dof = num_rows - p
+        share = jnp.where(dof > 0, jnp.maximum(p, 1) / jnp.where(dof > 0, dof, 1), 0)
         level = _OFFSET
         for tol, power in ((self.xtol, 1), (self.gtol, 1), (self.ftol, 0.5)):
             if tol is not None:
@@ -367,7 +404,7 @@ class TRF(eqx.Module):
         poor = jnp.where(unranked, ~falling, ratio < 0.25)
         on_boundary = p_norm > 0.95 * state.radius
         longer = (good | (unranked & falling)) & on_boundary
-        radius = jnp.where(longer, 2 * state.radius, state.radius)
+        radius = jnp.where(longer, _GROW * state.radius, state.radius)
         # A radius of 0 is kept for a fit that has none yet.
         least = float(jnp.finfo(x.dtype).tiny)
         radius = jnp.where(poor, jnp.maximum(0.25 * p_norm, least), radius)
@@ -398,6 +435,7 @@ class TRF(eqx.Module):
         state = dataclasses.replace(
             state,
             x=jnp.where(accepted, x, state.x),
+            before=jnp.where(accepted, state.x, state.before),
             cost=jnp.where(accepted, cost, state.cost),
             radius=radius,
             alpha=step.alpha * state.radius / jnp.where(radius > 0, radius, 1),
@@ -460,7 +498,7 @@ class TRF(eqx.Module):
             _, settled = unpack(vector)
             return jax.lax.cond(settled, lambda vector: vector, go, vector), None
 
-        settled = state.closed | state.fresh
+        settled = state.closed | state.fresh | ~every(state.x == start)
         if self.max_nfev is not None:
             settled |= state.nfev >= self.max_nfev
         vector, _ = jax.lax.scan(trial, pack((state, settled)), None, self.trials)

@@ -72,4 +72,6 @@ def _step(
 def _close(
     problem: Problem, solver: TRF, state: State, axes: tuple[str, ...] | None
 ) -> Solution:
-    return solution_of(problem, state)
+    start, _ = ravel_pytree(problem.params)
+    objective = objective_of(problem, start, solver, axes)
+    return solution_of(problem, state, objective.differenced(state.x))

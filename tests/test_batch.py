@@ -398,6 +398,7 @@ def test_lanes_of_equal_problems_are_all_of_use(plain_fits):
     assert 0 < plain_fits.lane_efficiency < 1
 
 
+@pytest.mark.bits
 def test_under_jit(plain_fits):
     fit = jax.jit(functools.partial(solve_batch, lanes=LANES))
     equal(fit(plain(), SOLVER), plain_fits, efficiency=True)

@@ -790,11 +790,12 @@ def test_crossed_bounds_in_a_trace_are_an_infeasible_start():
 
 def test_a_jacobian_that_is_not_finite_ends_the_fit():
     # The Gauss-Newton step from 2 ends at 0, where the residual is exactly 0 and its
-    # derivative is that of the square root of 0.
+    # derivative is that of the square root of 0. What a user's Jacobian says stands.
     def residual(p, _):
         return jnp.sqrt(jnp.maximum(p - 1, 0))
 
-    solution = jaxfit.solve(Problem(residual, 2.0))
+    solver = jaxfit.TRF(jacobian=jax.grad(residual))
+    solution = jaxfit.solve(Problem(residual, 2.0), solver)
     assert solution.status == Status.NONFINITE_JACOBIAN
     assert not solution.success
     assert solution.cost == 0.0
