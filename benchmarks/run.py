@@ -38,6 +38,7 @@ NAMES = (
     "strategies",
     "matrix_free",
     "doors",
+    "long_process",
     "reusable",
     "agreement",
     "coverage",

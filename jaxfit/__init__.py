@@ -34,6 +34,8 @@ from ._goodness import goodness_of_fit as goodness_of_fit
 from ._hessian import hessian as hessian
 from ._influence import Influence as Influence
 from ._influence import influence as influence
+from ._kept import clear_caches as clear_caches
+from ._kept import set_program_budget as set_program_budget
 from ._least_squares import least_squares as least_squares
 from ._linearise import Gram as Gram
 from ._linearise import Triangle as Triangle
@@ -41,6 +43,7 @@ from ._log_density import Laplace as Laplace
 from ._log_density import LogDensity as LogDensity
 from ._log_density import laplace as laplace
 from ._log_density import log_density as log_density
+from ._mapped import SourceChangedError as SourceChangedError
 from ._memory_profiler import MemoryProfiler as MemoryProfiler
 from ._plan import Plan as Plan
 from ._plan import plan as plan
@@ -54,7 +57,6 @@ from ._propagate import Propagated as Propagated
 from ._propagate import propagate as propagate
 from ._rays import Side as Side
 from ._reading import ReadError as ReadError
-from ._reading import SourceChangedError as SourceChangedError
 from ._result import Solution as Solution
 from ._rounding import pretty as pretty
 from ._solve import solve as solve

@@ -17,10 +17,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ._batch_solution import BatchSolution
 from ._check import positive_int
+from ._fork import check_process
 from ._lane_data import LaneData
 from ._lanes import Lockstep
 from ._one_by_one import OneByOne
+from ._precision import in_own_settings
 from ._problem import Problem
+from ._program import program
 from ._queue import SHARE, Results, run
 from ._solve import unravel_as
 from ._stack import Stack
@@ -38,6 +41,7 @@ _MOST_LANES = {"cpu": 2**10}
 _ELSEWHERE, _LIBRARY = 2**17, 2**12
 
 
+@in_own_settings
 def solve_batch(
     problems: Problem | Sequence[Problem],
     solver: TRF | None = None,
@@ -80,6 +84,7 @@ def solve_batch(
     others, or the argument; `ValueError` for a solver that keeps its history or has
     a mesh.
     """
+    check_process()
     solver = TRF() if solver is None else solver
     if not isinstance(solver, TRF):
         raise TypeError(f"`solver` must be a jaxfit.TRF or None, got {solver!r}.")
@@ -162,7 +167,7 @@ def solve_stack(
     return _solution(stack, results, efficiency, covariance)
 
 
-_solve = jax.jit(solve_stack, static_argnums=(3, 4, 5))
+_solve = program(solve_stack, static=(3, 4, 5))
 
 
 def _split(fits, stack, solver, count, mesh):

@@ -183,7 +183,7 @@ class BatchCall:
                 shares.append((float(outcome.lane_efficiency), begin, end))
 
         with precision(data.dtype):
-            program.lower(*arguments(0, min(step, size))).compile()
+            program.ready(*arguments(0, min(step, size)))
         numbers.compile_time = time.perf_counter() - begun
         numbers.interrupted = not in_slices(work, size, step, workers, progress)
         if numbers.interrupted:

@@ -117,7 +117,7 @@ class BatchData:
         good = np.isfinite(y)
         for part in jax.tree.leaves(self.x, is_leaf=_is_part):
             value = part.value[rows] if part.per_fit else part.value
-            if value.dtype.kind == "f":
+            if value.dtype.kind == "f" and self.num_rows in value.shape:
                 axes = tuple(range(1 + part.per_fit, value.ndim))
                 good &= np.isfinite(value).all(axis=axes)
         return good

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array
 
 from ._batch import solve_stack
 from ._curve_program import Given, problem_of
+from ._program import program
 from ._scipy_model import Inputs, ScipyModel
 from ._scipy_options import NamedLoss, ScipyLoss, with_jacobian
 from ._slices import ON_A_THREAD
@@ -101,5 +101,5 @@ def fit_slice(
     )
 
 
-on_a_thread = jax.jit(fit_slice, static_argnums=6, compiler_options=ON_A_THREAD)
-on_devices = jax.jit(fit_slice, static_argnums=6)
+on_a_thread = program(fit_slice, static=(6,), compiler_options=ON_A_THREAD)
+on_devices = program(fit_slice, static=(6,))

@@ -11,7 +11,9 @@ import jax
 import numpy as np
 
 from ._batch_data import Part
-from ._data import check_covariance, fit_dtype, real_array
+from ._data import fit_dtype, real_array
+from ._masked import unmasked
+from ._sigma import check_covariance, check_deviations
 
 
 class Measured(NamedTuple):
@@ -34,12 +36,13 @@ def read_measured(
     **Raises:** `ValueError` or `TypeError` naming the argument.
     """
     dtype = _dtype(dtype, ydata)
+    (xdata, x_counts), (ydata, y_counts), (sigma, sigma_counts) = map(
+        unmasked, (xdata, ydata, sigma)
+    )
     if _is_ragged(ydata):
-        xdata, ydata, sigma, mask = _padded(xdata, ydata, sigma, mask, dtype)
-    if isinstance(ydata, np.ma.MaskedArray):
-        given = ~np.ma.getmaskarray(ydata)
-        mask = given if mask is None else given & np.asarray(mask)
-        ydata = ydata.data
+        counts = x_counts, y_counts, sigma_counts
+        xdata, ydata, sigma, mask = _padded(xdata, ydata, sigma, mask, counts, dtype)
+        x_counts = y_counts = sigma_counts = None
     y = _numbers(ydata, "ydata")
     if y.ndim == 0 or y.size == 0:
         raise ValueError(
@@ -49,6 +52,16 @@ def read_measured(
     shape, m = y.shape[:-1], y.shape[-1]
     x, rows_last = _read_x(xdata, shape, m, shared_x)
     mask = _read_mask(mask, y.shape)
+    for counts in (y_counts, sigma_counts):
+        mask = _both(mask, _read_counts(counts, y.shape))
+    if x_counts is not None:
+        found, _ = _read_x(x_counts, shape, m, shared_x)
+        for part in jax.tree.leaves(found, is_leaf=lambda a: isinstance(a, Part)):
+            some = part.value
+            if some.shape[part.per_fit :] != (m,):
+                # Several rows of x, which stand first or, of a tree, last.
+                some = some.all(axis=-1 if rows_last else -2)
+            mask = _both(mask, Part(some, part.per_fit))
     sigma = _read_sigma(sigma, y.shape, mask)
     flat = Part(y.reshape(-1, m), True)
     return Measured(x, flat, sigma, mask, shape, rows_last, dtype)
@@ -79,7 +92,7 @@ def _is_ragged(ydata: Any) -> bool:
     return len({np.shape(part) for part in ydata}) > 1
 
 
-def _padded(xdata, ydata, sigma, mask, dtype):
+def _padded(xdata, ydata, sigma, mask, counts, dtype):
     """Lists of arrays of unequal lengths as arrays, and the mask of what is there."""
     lengths = [np.shape(y) for y in ydata]
     for i, shape in enumerate(lengths):
@@ -117,9 +130,13 @@ def _padded(xdata, ydata, sigma, mask, dtype):
     used = np.arange(longest) < np.asarray(lengths)[:, None]
     if mask is not None:
         used &= pad(mask, "mask", False)
+    for some in counts:
+        if isinstance(some, list | tuple):
+            wide = pad(some, "mask", False)
+            used &= wide.all(axis=tuple(range(1, wide.ndim - 1)))
     if isinstance(sigma, list | tuple):
         sigma = pad(sigma, "sigma", 1)
-        _check_deviations(sigma, used)
+        check_deviations(sigma, used)
     return pad(xdata, "xdata"), pad(ydata, "ydata", 0), sigma, used
 
 
@@ -145,12 +162,10 @@ def _read_x(xdata: Any, shape: tuple[int, ...], m: int, shared: bool | None):
         if shared is not None:
             per_fit = per_fit and not shared
         rest = a.ndim - 1 - (len(shape) if per_fit else 0)
-        if a.ndim == 0 or a.shape[-1] != m or rest > 1 or rest < 0:
-            raise ValueError(
-                f"`{name}` has shape {a.shape}, neither shared by all fits, ({m},) or "
-                f"(k, {m}), nor per fit, {(*shape, m)} or {(*shape, 'k', m)}: a "
-                f"fit's {m} data lie along the last axis."
-            )
+        # An x of another length may be shared: f need not return as many.
+        fits = a.ndim > 0 and (a.shape[-1] == m or (a.ndim == 1 and single))
+        if not fits or rest > 1 or rest < 0:
+            raise wrong_shape(name, a.shape, shape, m)
         if per_fit:
             a = a.reshape(-1, *a.shape[len(shape) :])
         return Part(np.moveaxis(a, -1, -2) if rest and single else a, per_fit), rest
@@ -161,6 +176,15 @@ def _read_x(xdata: Any, shape: tuple[int, ...], m: int, shared: bool | None):
     parts = [part(path, leaf) for path, leaf in leaves]
     rows_last = single and parts[0][1] == 1
     return jax.tree.unflatten(structure, [p for p, _ in parts]), rows_last
+
+
+def wrong_shape(name: str, got: tuple, shape: tuple[int, ...], m: int) -> ValueError:
+    """The error for an x that is neither shared by all fits nor per fit."""
+    return ValueError(
+        f"`{name}` has shape {got}, neither shared by all fits, ({m},) or (k, {m}), "
+        f"nor per fit, {(*shape, m)} or {(*shape, 'k', m)}: a fit's {m} data lie along "
+        "the last axis."
+    )
 
 
 def _read_sigma(sigma: Any, shape: tuple[int, ...], mask: Part | None) -> Part | None:
@@ -181,19 +205,8 @@ def _read_sigma(sigma: Any, shape: tuple[int, ...], mask: Part | None) -> Part |
     if sigma.ndim == 2:
         return Part(check_covariance(sigma.astype(float), used), False)
     flat = sigma.reshape(()) if sigma.size == 1 else sigma
-    _check_deviations(flat, used)
+    check_deviations(flat, used)
     return Part(flat, False)
-
-
-def _check_deviations(sigma: np.ndarray, used: np.ndarray) -> None:
-    bad = ~(np.isfinite(sigma) & (sigma > 0)) & used
-    if bad.any():
-        where = tuple(int(i) for i in np.argwhere(bad)[0])
-        value = np.broadcast_to(sigma, bad.shape)[where]
-        raise ValueError(
-            f"`sigma` must be positive and finite, got {value} at {where}: standard "
-            "deviations of `ydata`, in its units."
-        )
 
 
 def _read_mask(mask: Any, shape: tuple[int, ...]) -> Part | None:
@@ -210,6 +223,23 @@ def _read_mask(mask: Any, shape: tuple[int, ...]) -> Part | None:
             f"{shape} per fit."
         )
     return Part(mask, False)
+
+
+def _read_counts(counts: Any, shape: tuple[int, ...]) -> Part | None:
+    """What NumPy's masks of y or sigma leave, as of `mask`; one number for all."""
+    if counts is None or np.ndim(counts) == 0:
+        return None
+    return _read_mask(
+        np.broadcast_to(counts, np.broadcast_shapes(np.shape(counts), shape[-1:])),
+        shape,
+    )
+
+
+def _both(a: Part | None, b: Part | None) -> Part | None:
+    """What counts by two masks; None stands for everything."""
+    if a is None or b is None:
+        return b if a is None else a
+    return Part(a.value & b.value, a.per_fit or b.per_fit)
 
 
 def read_shaped(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from ._precision import in_own_settings
 from ._result import Counted
 from ._status import Status
 
@@ -41,6 +42,7 @@ class BatchSolution(Counted):
     differenced: Bool[Array, " p"]
     lane_efficiency: Float[Array, ""]
 
+    @in_own_settings
     def covariance(self, scaled: bool = True) -> Float[Array, "p n n"]:
         """The covariances of the parameters, as of [`jaxfit.Solution`][].
 
@@ -59,6 +61,7 @@ class BatchSolution(Counted):
         either = lost[:, :, None] | lost[:, None, :]
         return jnp.where(either & jnp.isfinite(factor), unknown, known)
 
+    @in_own_settings
     def perr(self, scaled: bool = True) -> Float[Array, "p n"]:
         """The standard errors, the roots of the diagonals of `covariance`."""
         half, lost = self._half()

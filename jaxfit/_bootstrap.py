@@ -30,6 +30,7 @@ from ._objective import why_not_rowwise
 from ._precision import in_own_precision
 from ._problem import Problem
 from ._profile import check_levels
+from ._program import program
 from ._refits import as_rows, refits
 from ._resample import Resampling, drawn_rows, drawn_shift, picked, shifted, solver_for
 from ._result import Solution
@@ -276,7 +277,7 @@ def _from(problem: Problem, params: PyTree) -> Problem:
     return eqx.tree_at(lambda p: p.params, problem, params)
 
 
-@eqx.filter_jit
+@program(static=(4,))
 def _replicates(problem, solution, key, solver, how) -> tuple[_Replicates, Array]:
     """What makes replicates, and the change of the fit without each datum."""
     kind, noise = how
@@ -300,7 +301,7 @@ def _replicates(problem, solution, key, solver, how) -> tuple[_Replicates, Array
     return make, influence(problem, solution, noise="known", solver=solver).change
 
 
-@eqx.filter_jit
+@program
 def _good(found, status, ok):
     return jnp.where(((status > 0) & ok)[:, None], found, jnp.nan)
 
@@ -335,7 +336,7 @@ def jackknife(
     return Jackknife(shape_like(solution.params, found), status, solution.params)
 
 
-@eqx.filter_jit
+@program
 def _without(problem, solution, solver) -> _Without:
     rows = rows_at(problem, ravel_pytree(solution.params)[0], solver)
     whole = shifted(_from(problem, solution.params), jnp.zeros_like(rows.residual))

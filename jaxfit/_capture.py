@@ -25,6 +25,8 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
+from ._kept import Memory
+
 
 # What these packages hold does not change under a fit. Namespaces and the like are of
 # the standard library, but what they hold is their user's.
@@ -86,13 +88,11 @@ def interned(fn: Callable) -> tuple[Callable, Hashable]:
     """
     capture = captured(fn)
     if isinstance(fn, types.FunctionType):
-        if len(_FUNCTIONS) > 1024:
-            _FUNCTIONS.clear()
-        fn = _FUNCTIONS.setdefault(capture, fn)
+        fn = _FUNCTIONS.get(capture, lambda fn=fn: fn)
     return fn, capture
 
 
-_FUNCTIONS: dict[Hashable, types.FunctionType] = {}
+_FUNCTIONS = Memory(1024)
 
 
 def _value(thing: Any, seen: set[int]) -> Hashable:

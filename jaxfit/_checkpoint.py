@@ -3,6 +3,8 @@
 A file is written beside the last one, flushed to the disk and renamed over it, which
 has become `previous` before. A file that is cut short fails its checksums, and the
 previous one is taken. There is no pickle in it: NumPy's npz format and a line of JSON.
+A disk that is full or may not be written any more ends no fit: what was written last
+stands, and a warning says so.
 """
 
 import contextlib
@@ -33,7 +35,7 @@ _DAMAGE = (
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that belongs to something else."""
+    """A checkpoint that belongs to something else, or of which nothing can be read."""
 
 
 class Checkpoint:
@@ -79,7 +81,7 @@ class CheckpointFile:
         self.latest = given.folder / "latest.npz"
         self.previous = given.folder / "previous.npz"
         self.slowest = 0.0  # seconds that writing took at most
-        self.count = 0
+        self.count = self.failures = 0
         self._written = time.monotonic()
         self._check_writable()
 
@@ -103,8 +105,35 @@ class CheckpointFile:
         wanted = end_of_pass is not None and every > 0 and end_of_pass % every == 0
         return wanted or waited >= self.given.seconds
 
+    def save(self, arrays: dict[str, np.ndarray]) -> None:
+        """Write a checkpoint if that can be done.
+
+        **Warns:** `RuntimeWarning` the first time that it cannot.
+        """
+        try:
+            self.write(arrays)
+        except OSError as err:
+            self.failures += 1
+            self._written = time.monotonic()
+            if self.failures > 1:
+                return
+            latest = self.latest if self.latest.exists() else self.previous
+            kept = "there is none before it"
+            if latest.exists():
+                kept = f"the one written before it stands, {str(latest)!r}"
+            warnings.warn(
+                f"a checkpoint could not be written into {str(self.given.folder)!r} "
+                f"({err.strerror or err}): {kept}. The fit goes on, and tries again. "
+                "Make room or the folder writable, or interrupt it by Ctrl-C.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
     def write(self, arrays: dict[str, np.ndarray]) -> None:
-        """Write a checkpoint; what stood there before stays until it is done."""
+        """Write a checkpoint; what stood there before stays until it is done.
+
+        **Raises:** `OSError` where the disk is full or may not be written.
+        """
         begun = time.monotonic()
         description = json.dumps({"format": FORMAT, **self.identity})
         handle, name = tempfile.mkstemp(".tmp", "checkpoint-", self.given.folder)
@@ -119,7 +148,7 @@ class CheckpointFile:
                 os.replace(self.latest, self.previous)
             os.replace(name, self.latest)
         except BaseException:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # what went wrong before is told
                 os.unlink(name)
             raise
         _flush_folder(self.given.folder)
@@ -128,26 +157,49 @@ class CheckpointFile:
         self.count += 1
 
     def read(self) -> dict[str, np.ndarray] | None:
-        """The last checkpoint that is whole, or None where there is none.
+        """The last checkpoint that is whole, or None where there is no file.
 
-        **Raises:** `CheckpointError` where it is of another problem or version.
+        **Raises:** `CheckpointError` where it is of another problem or version, and
+        where there are files but none of them is a checkpoint that is whole.
+
+        **Warns:** `RuntimeWarning` where the last one is damaged and the one before it
+        is taken.
         """
+        damaged = []
         for path in (self.latest, self.previous):
             if not path.exists():
                 continue
             found = _load(path)
             if found is None:
+                damaged.append(str(path))
+                continue
+            self._check(path, found.pop(_DESCRIPTION))
+            if damaged:
                 warnings.warn(
-                    f"the checkpoint {str(path)!r} is damaged and not used.",
+                    f"the checkpoint {damaged[0]!r} is damaged and not used; the one "
+                    f"before it, {str(path)!r}, is.",
                     RuntimeWarning,
                     stacklevel=4,
                 )
-            else:
-                self._check(path, json.loads(str(found.pop(_DESCRIPTION))))
-                return found
+            return found
+        if damaged:
+            raise CheckpointError(
+                f"{' and '.join(map(repr, damaged))}: damaged, or no checkpoint, and "
+                "there is no other to continue from. Give this fit another folder, or "
+                "start anew with resume=False."
+            )
         return None
 
-    def _check(self, path: Path, description: dict[str, Any]) -> None:
+    def _check(self, path: Path, written: np.ndarray) -> None:
+        try:
+            description = json.loads(str(written))
+        except ValueError:
+            description = None
+        if not isinstance(description, dict):
+            raise CheckpointError(
+                f"the checkpoint {str(path)!r} does not say what it is of. Give this "
+                "fit another folder, or start anew with resume=False."
+            )
         for key, wanted in {"format": FORMAT, **self.identity}.items():
             got = description.get(key)
             if got != wanted:
@@ -161,12 +213,18 @@ class CheckpointFile:
 def _load(path: Path) -> dict[str, np.ndarray] | None:
     """The arrays of a file, or None if it is damaged."""
     try:
-        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
-            names = json.loads(str(found.pop(_NAMES)))
+        with open(path, "rb") as handle:
+            file = np.load(handle, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):  # one array
+                return None
+            with file:
+                found = {name: file[name] for name in file.files}
+                names = json.loads(str(found.pop(_NAMES)))
     except _DAMAGE:
         return None
-    return found if sorted(found) == names else None
+    if sorted(found) != names or _DESCRIPTION not in found:
+        return None
+    return found
 
 
 def _flush_folder(folder: Path) -> None:

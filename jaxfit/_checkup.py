@@ -15,6 +15,7 @@ from ._hessian import hessian
 from ._linearise import Gram
 from ._names import names_of
 from ._problem import Problem
+from ._program import program
 from ._result import Solution
 from ._trf import TRF
 
@@ -288,4 +289,4 @@ class Checkup:
         return combinations(np.asarray(directions), self.names)
 
 
-_rows_at = jax.jit(rows_at)
+_rows_at = program(rows_at)

@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from ._check import is_concrete
 from ._precision import in_own_precision
+from ._program import program
 from ._types import Matrix, Vector
 
 
@@ -74,7 +75,7 @@ def consensus(means: ArrayLike, covariances: ArrayLike) -> Consensus:
     return found
 
 
-@jax.jit
+@program
 def _consensus(means: Array, covariances: Array) -> Consensus:
     # In units in which the first shard's deviations are 1 nothing is badly scaled.
     unit = jnp.sqrt(jnp.abs(jnp.diagonal(covariances[0])))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from ._linearise import Dense
+from ._program import program
 from ._types import Matrix, Vector
 
 
@@ -29,7 +30,7 @@ class Directions(NamedTuple):
     lost: Bool[Array, " n"]  # the parameters that null directions move
 
 
-@jax.jit
+@program
 def directions(lin: Dense, fixed: Bool[Array, " n"] | None) -> Directions:
     """The directions of a linearisation."""
     norms = lin.column_norms
@@ -52,7 +53,7 @@ def directions(lin: Dense, fixed: Bool[Array, " n"] | None) -> Directions:
     )
 
 
-@jax.jit
+@program
 def covariance(lin: Dense, fixed: Bool[Array, " n"] | None) -> Matrix:
     """(J'J)^-1, with 0 for fixed parameters (they are known exactly).
 

@@ -29,6 +29,7 @@ from ._linearise import Gram
 from ._names import names_of
 from ._precision import in_own_precision
 from ._problem import Problem
+from ._program import program
 from ._result import Solution
 from ._trf import TRF
 from ._types import Matrix, Scalar, Vector
@@ -165,7 +166,7 @@ def covariance(
     return _covariance(problem, solution, ok, solver, kind, noise, active == "drop")
 
 
-@eqx.filter_jit
+@program(static=(4, 5, 6))
 def _covariance(problem, solution, ok, solver, kind, noise, drop) -> Covariance:
     x = ravel_pytree(solution.params)[0]
     fixed, dropped = held_at(problem, solution, drop)

@@ -21,7 +21,10 @@ from ._check import (
     real_tree,
     same_structure,
 )
+from ._floating import as_floats
 from ._function import Function
+from ._shared import are_rows
+from ._sigma import check_deviations
 
 
 class Factor(eqx.Module):
@@ -71,7 +74,8 @@ class Curve(eqx.Module):
     model: Function
 
     def __call__(self, params, data: CurveData):
-        predicted = self.model(data.x, params)
+        predicted = self.model(self._x(self.model, params, data), params)
+        predicted = like_data(predicted, data.y)
         same_structure(predicted, data.y, "the value of `model`", "`y`")
 
         def difference(f, y):
@@ -87,7 +91,37 @@ class Curve(eqx.Module):
 
     def jacobian(self, fn: Callable, params, data: CurveData):
         """The residual's Jacobian from the model's own, `fn(x, params)`."""
-        return data.weigh(fn(data.x, params))
+        derivative = fn(self._x(fn, params, data), params)
+        if jax.tree.structure(params) == jax.tree.structure(0):
+            derivative = like_data(derivative, data.y)
+        return data.weigh(derivative)
+
+    @staticmethod
+    def _x(fn: Callable, params, data: CurveData):
+        """x as `fn(x, params)` is to see it."""
+        dtype = jnp.result_type(*jax.tree.leaves(params))
+        return as_floats(lambda x: fn(x, params), data.x, dtype)
+
+
+def like_data(predicted, y):
+    """A sequence of predictions as one array where y is, and the other way round.
+
+    NumPy subtracts an array from a list of them without asking.
+    """
+    if jax.tree.structure(predicted) == jax.tree.structure(y):
+        return predicted
+    several = type(predicted) in (list, tuple)
+    if type(y) in (list, tuple):
+        if several and len(predicted) == len(y):
+            return type(y)(predicted)
+        if hasattr(predicted, "shape") and predicted.shape[:1] == (len(y),):
+            return type(y)(predicted[i] for i in range(len(y)))
+    elif several and hasattr(y, "shape"):
+        shapes = {(len(predicted), *np.shape(part)) for part in predicted}
+        if len(shapes) == 1 and shapes.pop()[: y.ndim] == y.shape:
+            here = all(isinstance(part, np.ndarray) for part in predicted)
+            return (np if here else jnp).stack(predicted)
+    return predicted
 
 
 def curve_data(
@@ -115,14 +149,7 @@ def _deviations(sigma, y, mask):
     masks = [True] * len(leaves) if mask is None else jax.tree.leaves(mask)
     for leaf, used in zip(leaves, masks, strict=True):
         value = np.asarray(leaf)
-        bad = ~(np.isfinite(value) & (value > 0)) & np.asarray(used)
-        if bad.any():
-            value = np.broadcast_to(value, bad.shape)
-            index = tuple(int(i) for i in np.argwhere(bad)[0])
-            raise ValueError(
-                f"`sigma` must be positive and finite, got {value[index]} at {index}: "
-                "mask such a datum or give it a standard deviation."
-            )
+        check_deviations(value, np.asarray(used), "`y`")
     return sigma
 
 
@@ -178,10 +205,8 @@ def _fill_masked(x, y, sigma, mask):
         sigma = jax.tree.map(lambda m, v: jnp.where(m, v, 1), mask, sigma)
     first = jax.tree.leaves(mask)[0]
 
-    def fill(leaf):
-        if leaf.shape[:1] != first.shape[:1] or not jnp.issubdtype(
-            leaf.dtype, jnp.inexact
-        ):
+    def fill(leaf, is_row):
+        if not is_row or not jnp.issubdtype(leaf.dtype, jnp.inexact):
             return leaf
         row_ok = first.reshape(first.shape[0], -1).any(axis=1)
         # Not by an index, which rows on several devices do not have.
@@ -192,4 +217,4 @@ def _fill_masked(x, y, sigma, mask):
         rows_bad = ~row_ok.reshape((-1,) + (1,) * (leaf.ndim - 1))
         return jnp.where(rows_bad & ~jnp.isfinite(leaf), safe, leaf)
 
-    return jax.tree.map(fill, x), y, sigma
+    return jax.tree.map(fill, x, are_rows(x, len(first))), y, sigma

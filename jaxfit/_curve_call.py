@@ -1,7 +1,6 @@
 """One call of `curve_fit` on its way: what the program is given, and running it."""
 
 import contextlib
-import functools
 import time
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
@@ -20,13 +19,14 @@ from ._differences import DifferenceJacobian
 from ._from_numpy import HostFunction
 from ._function import Function
 from ._guess import beginnings, candidates, sizes
+from ._kept import Memory
 from ._paddable import is_paddable
 from ._predict import Predictor
 from ._problem import Problem
 from ._programs import Timing
 from ._report import Watching, observed
 from ._result import Solution
-from ._scipy_model import Inputs, ScipyJacobian, ScipyModel
+from ._scipy_model import Inputs, ScipyJacobian, ScipyModel, is_cut_off
 from ._scipy_options import read_differences, read_loss, with_jacobian
 from ._start import Start
 from ._trf import TRF
@@ -53,6 +53,12 @@ class Call:
         if callable(jac):
             jac, capture = interned(jac)
             self.jacobian = ScipyJacobian(self.model, Function(jac, "jac"), capture)
+        rows = None if isinstance(f, HostFunction) else data.num_rows
+        if rows is not None and is_cut_off(self.model, data.x, self.p0, rows):
+            raise ValueError(
+                f"`xdata` has {len(data.x)} entries and `ydata` has {rows}: each datum "
+                "needs its own."
+            )
         self.rowwise = self._is_rowwise(data)
         self.num_rows, self.num_data = data.num_rows, data.count
         self._has_rows = jax.tree.map(data.is_rows, data.x)
@@ -205,12 +211,12 @@ def _model(f: Callable, free, rows_last: bool, capture: Hashable) -> ScipyModel:
 
 def by_identity(make: Callable, *args) -> Any:
     """`make(*args)`, remembered where the arguments can be hashed."""
+    key = make, *args
     try:
-        return _remembered(make, *args)
+        hash(key)
     except TypeError:
         return make(*args)
+    return _MADE.get(key, lambda: make(*args))
 
 
-@functools.lru_cache(maxsize=512)
-def _remembered(make: Callable, *args) -> Any:
-    return make(*args)
+_MADE = Memory(512)

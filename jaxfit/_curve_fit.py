@@ -18,6 +18,7 @@ from ._curve_options import CALL_ONLY, read_options
 from ._curve_result import result_of
 from ._data import Data, fit_dtype, read_data
 from ._fit_result import CurveFitResult
+from ._fork import check_process
 from ._precision import precision
 from ._scipy_options import (
     check_callback,
@@ -57,6 +58,8 @@ def curve_fit(
         of [`jaxfit.TRF`][], near the limits of the precision.
     - `xdata` may be any PyTree of arrays of leading length M besides SciPy's (M,) and
         (k, M), and `ydata` any array or PyTree that `f` returns.
+    - `mask`, booleans like `ydata`: False leaves a datum out, and so do the masks of
+        NumPy's masked arrays, of `xdata` and `sigma` as well.
     - `p0="auto"` guesses sizes from the data; a model's own `f.estimate_p0(xdata,
         ydata)` is used if there is one and `p0` is None.
     - `nan_policy="propagate"`: what is not finite makes the result NaN.
@@ -152,8 +155,10 @@ class CurveFit:
         nan_policy: str | None = None,
         fixed: Mapping[str, float] | Any = None,
         clip_p0: bool = False,
+        mask: Any = None,
     ) -> CurveFitResult:
         """Fit the model to data; the arguments are those of [`jaxfit.curve_fit`][]."""
+        check_process()
         if nan_policy not in (None, "raise", "omit", "propagate"):
             raise ValueError(
                 "nan_policy must be one of {None, 'raise', 'omit'} or 'propagate', got "
@@ -162,7 +167,7 @@ class CurveFit:
         if check_finite is None:
             check_finite = nan_policy is None
         dtype = fit_dtype(ydata)
-        data = read_data(xdata, ydata, sigma, check_finite, nan_policy, dtype)
+        data = read_data(xdata, ydata, sigma, check_finite, nan_policy, dtype, mask)
         estimate = getattr(self.model, "estimate_p0", None)
         if estimate is not None:
             estimate = functools.partial(estimate, xdata, ydata)

@@ -14,16 +14,19 @@ import numpy as np
 
 from ._batch import mesh_of
 from ._batch_call import BatchCall, Numbers
-from ._batch_data import BatchData
-from ._batch_read import read_measured, read_shaped
+from ._batch_data import BatchData, Part
+from ._batch_read import read_measured, read_shaped, wrong_shape
 from ._batch_result import CurveFitBatchResult
 from ._batch_start import guess, read_batch_start
 from ._capture import interned
 from ._check import check_tolerance, is_concrete, one_of, positive_int
+from ._constants import forget_other_precision
+from ._fork import check_process
 from ._from_numpy import HostFunction
 from ._function import Function
 from ._neighbours import from_neighbours
-from ._scipy_model import ScipyJacobian, ScipyModel
+from ._precision import precision
+from ._scipy_model import ScipyJacobian, ScipyModel, is_cut_off
 from ._scipy_options import (
     check_f_scale,
     read_loss,
@@ -114,6 +117,7 @@ def curve_fit_batch(
     **Raises:** `ValueError` or `TypeError` for what is wrong with the arguments or with
     what all fits share, naming it.
     """
+    check_process()
     f = unjitted(f)
     if isinstance(f, HostFunction):
         raise ValueError(
@@ -145,7 +149,16 @@ def curve_fit_batch(
     )
     data = dataclasses.replace(data, omit=nan_policy == "omit", f_scale=f_scale)
     f, capture = interned(f)
+    with precision(data.dtype):
+        forget_other_precision(f)
     model = ScipyModel(Function(f, "f"), free, measured.rows_last, capture)
+    if isinstance(data.x, Part) and not data.x.per_fit:
+        with precision(data.dtype):
+            begin = data.start.value.reshape(-1, data.num_params)[0]
+            if is_cut_off(model, data.x.value, begin, data.num_rows):
+                raise wrong_shape(
+                    "xdata", data.x.value.shape, data.shape, data.num_rows
+                )
     jacobian = None
     if jac is not None:
         jac, capture = interned(jac)

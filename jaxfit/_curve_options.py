@@ -18,7 +18,7 @@ from ._trf import TRF
 
 
 # Keywords of a call that are about its data, and those about the method.
-CALL_ONLY = ("fixed", "clip_p0")
+CALL_ONLY = ("fixed", "clip_p0", "mask")
 _ARGUMENTS = (
     *("f", "xdata", "ydata", "p0", "sigma", "absolute_sigma", "check_finite", "bounds"),
     *("method", "jac", "full_output", "nan_policy", *CALL_ONLY),

@@ -10,6 +10,7 @@ import numpy as np
 from ._covariance import Directions, directions
 from ._guess import search
 from ._problem import Problem, curve_problem
+from ._program import program
 from ._programs import Programs
 from ._result import Solution
 from ._scipy_model import Inputs, ScipyModel
@@ -82,7 +83,7 @@ def fit(
     return solution, outcome_of(problem, solver, solution)
 
 
-@jax.jit
+@program
 def outcome_of(problem: Problem, solver: TRF, solution: Solution) -> Outcome:
     """What there is to know of a solution; a matrix-free one is linearised anew."""
     lin: Any = solution.linearisation
@@ -122,7 +123,7 @@ def guessed(
     return None, search(cost, values, jnp.take_along_axis(values, first.T, 1).T)
 
 
-@jax.jit
+@program
 def residual(problem: Problem, params: Any) -> Any:
     """The residual of a problem as one vector."""
     r = problem.residual(params, problem.args)

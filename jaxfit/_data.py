@@ -7,7 +7,6 @@ so the shapes stay.
 
 import contextlib
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -15,6 +14,9 @@ import numpy as np
 from jax.core import Tracer
 
 from ._buckets import pad_rows
+from ._check import broadcast_like
+from ._masked import both, is_masked, read_mask, rows_of_x, unmasked
+from ._sigma import check_sigma
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,16 +93,31 @@ def read_data(
     check_finite: bool,
     nan_policy: str | None,
     dtype: np.dtype,
+    mask: Any = None,
 ) -> Data:
     """Check the data and bring them into one form.
 
+    What is under NumPy's masks, or where `mask` is False, counts for nothing.
+
     **Raises:** `ValueError` or `TypeError` naming the argument and the first bad index.
     """
+    xdata, x_counts = unmasked(xdata)
+    ydata, y_counts = unmasked(gathered(ydata))
+    sigma, sigma_counts = unmasked(gathered(sigma))
     y = _tree(ydata, "ydata", dtype)
     if sum(leaf.size for leaf in jax.tree.leaves(y)) == 0:
         raise ValueError("`ydata` must not be empty!")
     x, rows_last, num_rows = _x(xdata, y, dtype)
-    mask = None
+    mask = both(read_mask(gathered(mask), y), y_counts)
+    if sigma_counts is not None:
+        mask = both(mask, broadcast_like(sigma_counts, y, "sigma", "ydata"))
+    if x_counts is not None:
+        x_counts = _gathered_x(x_counts)
+        x_counts = np.moveaxis(x_counts, -1, 0) if rows_last else x_counts
+        some = jax.tree.map(lambda a: rows_of_x(x_counts, a.shape, "xdata"), y)
+        mask = both(mask, some)
+    if mask is not None and not any(leaf.any() for leaf in jax.tree.leaves(mask)):
+        raise ValueError("`ydata` is masked, all of it: there are no data to fit.")
     if check_finite or nan_policy is not None:
         good_y = jax.tree.map(np.isfinite, y)
         good_x = [
@@ -109,18 +126,41 @@ def read_data(
             if np.issubdtype(np.asarray(leaf).dtype, np.inexact)
         ]
         if nan_policy == "omit":
-            mask = _usable(good_x, good_y, num_rows)
+            mask = both(mask, _usable(good_x, good_y, num_rows))
         elif nan_policy != "propagate":
+            if mask is not None:  # what does not count may hold anything
+                good_y = jax.tree.map(lambda good, used: good | ~used, good_y, mask)
+                good_x = [(p, _or_unused(a, mask, num_rows)) for p, a in good_x]
             _refuse_non_finite(x, good_x, "xdata", nan_policy, rows_last)
             good = jax.tree_util.tree_leaves_with_path(good_y)
             _refuse_non_finite(y, good, "ydata", nan_policy, False)
-    sigma = _sigma(sigma, y, mask, dtype)
+    if sigma is not None:
+        sigma = check_sigma(_tree(sigma, "sigma", dtype), y, mask)
     return Data(x, y, sigma, mask, rows_last, num_rows)
 
 
+def gathered(tree: Any) -> Any:
+    """A list or tuple as what it stands for, a list for one array or a tuple of them.
+
+    Numbers, and arrays of one shape, are one array, as SciPy takes them. Arrays of
+    several shapes, and dictionaries, are as many arrays.
+    """
+    if not isinstance(tree, list | tuple):
+        return tree
+    if any(isinstance(part, dict) for part in tree):
+        return tuple(tree)
+    try:
+        shapes = {np.shape(part) for part in tree}
+    except ValueError:  # lists that are no arrays, which `real_array` refuses
+        return list(tree)
+    if len(shapes) > 1 and () not in shapes:
+        return tuple(np.asanyarray(part) for part in tree)
+    return np.ma.stack(tree) if is_masked(tree) else list(tree)
+
+
 def _tree(tree: Any, name: str, dtype: np.dtype) -> Any:
-    """Real arrays of the fit's dtype; a list or tuple of numbers is one array."""
-    if isinstance(tree, list | tuple):
+    """Real arrays of the fit's dtype."""
+    if isinstance(tree, list):
         return real_array(tree, name, dtype)
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: real_array(leaf, name + jax.tree_util.keystr(path), dtype),
@@ -143,6 +183,12 @@ def real_array(value: Any, name: str, dtype: np.dtype) -> np.ndarray:
         )
     if array.dtype.kind in "USMm":
         raise ValueError(f"`{name}` must hold numbers, got {value!r:.60}.")
+    if array.dtype.names is not None:
+        fields = ", ".join(array.dtype.names)
+        raise TypeError(
+            f"`{name}` must hold numbers, got a structured array with fields {fields}: "
+            f"give a dictionary, {{name: array[name] for name in array.dtype.names}}."
+        )
     try:
         return array.astype(dtype, copy=False)
     except (TypeError, ValueError) as err:
@@ -159,24 +205,25 @@ def _x(xdata: Any, y: Any, dtype: np.dtype) -> tuple[Any, bool, int | None]:
         return x, False, num_rows
     if x.ndim > 1 and x.shape[-1] == num_rows:
         return np.moveaxis(x, -1, 0), True, num_rows
-    if x.ndim == 1 and len(x) != num_rows:
-        raise ValueError(
-            f"`xdata` has {len(x)} entries and `ydata` has {num_rows}: each datum "
-            "needs its own."
-        )
     return x, False, num_rows
 
 
 def read_x(x: Any, name: str, dtype: np.dtype) -> Any:
     """x as one array or, with parts by name or of unequal shape, a PyTree of them."""
-    if isinstance(x, list | tuple):
-        with contextlib.suppress(ValueError):  # parts of unequal shape
-            x = np.asarray(x)
+    x = _gathered_x(x)
     if hasattr(x, "__array__"):
         return real_array(x, name, dtype)
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: _x_leaf(path, leaf, name, dtype), x
     )
+
+
+def _gathered_x(x: Any) -> Any:
+    """A list or tuple as one array, unless its parts are of unequal shape."""
+    if isinstance(x, list | tuple):
+        with contextlib.suppress(ValueError):
+            return np.asarray(x)
+    return x
 
 
 def _x_leaf(path, leaf: Any, name: str, dtype: np.dtype) -> Any:
@@ -203,6 +250,13 @@ def _usable(good_x, good_y, num_rows: int | None):
     return mask
 
 
+def _or_unused(good: np.ndarray, mask: Any, num_rows: int | None) -> np.ndarray:
+    """Whether entries of x are finite or belong to a datum that does not count."""
+    if num_rows is None or good.ndim == 0 or len(good) != num_rows:
+        return good
+    return good | ~mask.reshape(-1, *[1] * (good.ndim - 1))
+
+
 def _refuse_non_finite(tree, good, name: str, policy, rows_last: bool) -> None:
     values = dict(jax.tree_util.tree_leaves_with_path(tree))
     for path, ok in good:
@@ -224,69 +278,3 @@ def _refuse_non_finite(tree, good, name: str, policy, rows_last: bool) -> None:
             f"{says}: `{name}{jax.tree_util.keystr(path)}` is {value} at index "
             f"{where}. nan_policy='omit' leaves such data out."
         )
-
-
-def _sigma(sigma: Any, y: Any, mask: Any, dtype: np.dtype) -> Any:
-    """None, one number, an array like y, or an (M, M) covariance; by value positive."""
-    if sigma is None:
-        return None
-    if not isinstance(y, np.ndarray):
-        sigma = _tree(sigma, "sigma", dtype)
-        leaves = jax.tree.leaves(sigma)
-        if len(leaves) == 1 and leaves[0].size == 1:
-            sigma = jax.tree.map(lambda a: np.full(a.shape, leaves[0].item(), dtype), y)
-        masks = jax.tree.map(lambda a: True, y) if mask is None else mask
-        jax.tree.map(_check_deviations, sigma, y, masks)
-        return sigma
-    sigma = real_array(sigma, "sigma", dtype)
-    if sigma.ndim == 2 and sigma.shape == (y.size, y.size) and y.size > 1:
-        return check_covariance(sigma, mask)
-    _check_deviations(sigma, y, True if mask is None else mask)
-    return sigma.reshape(()) if sigma.size == 1 else sigma
-
-
-def _check_deviations(sigma: np.ndarray, y: np.ndarray, used) -> None:
-    if sigma.size != 1 and sigma.shape != y.shape:
-        raise ValueError(
-            f"`sigma` has incorrect shape. It has {sigma.shape} and `ydata` {y.shape}: "
-            "give one number, one for each datum, or for M data an (M, M) covariance "
-            "matrix."
-        )
-    bad = ~(np.isfinite(sigma) & (sigma > 0)) & (used if sigma.size != 1 else True)
-    if bad.any():
-        index = tuple(int(i) for i in np.argwhere(bad)[0])
-        where = index[0] if len(index) == 1 else index
-        raise ValueError(
-            f"`sigma` must be positive and finite, got {sigma[index]}"
-            + (f" at index {where}" if index else "")
-            + ": standard deviations of `ydata`, in its units."
-        )
-
-
-def check_covariance(sigma: np.ndarray, mask) -> np.ndarray:
-    """`sigma` if it is a covariance of the data used, else a `ValueError`."""
-    used = sigma if mask is None else sigma[np.ix_(mask, mask)]
-    if not np.isfinite(used).all():
-        i, j = (int(k) for k in np.argwhere(~np.isfinite(used))[0])
-        raise ValueError(f"`sigma` must be finite, got {used[i, j]} at index {(i, j)}.")
-    scale = math.sqrt(float(np.finfo(sigma.dtype).eps)) * np.abs(used.diagonal())
-    skew = np.abs(used - used.T) > np.sqrt(np.outer(scale, scale))
-    if skew.any():
-        i, j = (int(k) for k in np.argwhere(skew)[0])
-        raise ValueError(
-            f"`sigma` must be symmetric, got {used[i, j]} at {(i, j)} and {used[j, i]} "
-            f"at {(j, i)}: it is the covariance matrix of `ydata`."
-        )
-    refusal = ValueError(
-        "`sigma` must be positive definite. The smallest eigenvalue of this covariance "
-        f"matrix is {np.linalg.eigvalsh(used)[0]:.3g}."
-    )
-    try:
-        lower = np.linalg.cholesky(used)
-    except np.linalg.LinAlgError as err:
-        raise refusal from err
-    # What is left of a variance once the data before it are known: rounding, if less.
-    left = lower.diagonal() ** 2 / used.diagonal()
-    if left.min() < len(used) * np.finfo(sigma.dtype).eps:
-        raise refusal
-    return sigma

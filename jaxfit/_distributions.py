@@ -5,12 +5,12 @@ Degrees of freedom are arrays here, as a mask may decide them: hence no table an
 SciPy, and a quantile of Student's t by bisection of its distribution function.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import betainc, gammaincc, ndtri
 from jaxtyping import Array, ArrayLike, Float
+
+from ._program import program
 
 
 _HALVINGS = 60
@@ -21,7 +21,7 @@ def normal_quantile(level: ArrayLike) -> Array:
     return ndtri(0.5 + 0.5 * jnp.asarray(level))
 
 
-@jax.jit
+@program
 def student_quantile(level: ArrayLike, dof: ArrayLike) -> Array:
     """q with P(|t| < q) = level, t of Student's distribution; NaN for dof < 1.
 
@@ -66,7 +66,7 @@ def student_sf(value: ArrayLike, dof: ArrayLike) -> Array:
     return f_sf(value**2, 1, dof)
 
 
-@functools.partial(jax.jit, static_argnames="dimensions")
+@program(static=(2,))
 def reach(
     level: ArrayLike, dof: ArrayLike | None, dimensions: int = 1
 ) -> Float[Array, "..."]:

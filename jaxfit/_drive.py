@@ -21,6 +21,7 @@ from jaxtyping import Array
 from ._bounds import Bounds
 from ._linearise import is_finite
 from ._pass import InterruptedPass, Partial, Pass, Sums
+from ._program import program
 from ._reflect import Model, Step
 from ._state import State
 from ._status import Status
@@ -209,33 +210,33 @@ def _unnamed(name: str, like: Any, found: Arrays) -> Any:
     return jax.tree.unflatten(treedef, read)
 
 
-@jax.jit
+@program
 def _init(solver: TRF, x: Array, bounds: Bounds | None, blank: Any) -> State:
     return solver.init(x, bounds, blank, jnp.zeros((), int))
 
 
-@jax.jit
+@program
 def _prepare(
     solver: TRF, state: State, lin: Any, bounds: Bounds | None
 ) -> tuple[State, Model]:
     return solver.prepare(state, lin, bounds)
 
 
-@jax.jit
+@program
 def _propose(
     solver: TRF, state: State, model: Model, bounds: Bounds | None
 ) -> tuple[Array, Step]:
     return solver.propose(state, model, bounds)
 
 
-@jax.jit
+@program
 def _judge(
     solver: TRF, state: State, x: Array, step: Step, cost: Array
 ) -> tuple[State, Array]:
     return solver.judge(state, x, step, cost)
 
 
-@jax.jit
+@program
 def _finish(solver: TRF, state: State, start: Array) -> State:
     """The end of a step that began at `start`, as in `TRF.step`."""
     return solver.settle(state, start)

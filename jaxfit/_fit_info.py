@@ -31,7 +31,7 @@ def fit_info(
         "chunk_size": chunk_size,
         "workers": workers,
         "num_rows": rows,
-        "rows_used": rows - reading.num_bad,
+        "rows_used": reading.num_used,
         "rows_not_finite": reading.num_bad,
         "chunks_read": reading.chunks,
         "retries": reading.retried,

@@ -18,12 +18,14 @@ from ._curve import Curve
 from ._curve_result import warn_of_covariance
 from ._fit_info import fit_info
 from ._fit_result import FitError
+from ._fork import check_process
 from ._function import Function
+from ._mapped import SourceChangedError
 from ._pass import with_data
 from ._plan import Plan, Strategy, plan
-from ._precision import precision
+from ._precision import in_own_settings, precision
 from ._problem import Problem
-from ._reading import NanPolicy, Reading, SourceChangedError
+from ._reading import NanPolicy, Reading
 from ._result import Solution
 from ._scipy_model import Inputs, ScipyModel
 from ._scipy_options import unjitted
@@ -45,6 +47,7 @@ class LargeFit(NamedTuple):
     info: dict[str, Any]
 
 
+@in_own_settings
 def fit_large_dataset(
     f: Callable,
     xdata: Any,
@@ -61,6 +64,7 @@ def fit_large_dataset(
     loss: str | Callable = "linear",
     f_scale: ArrayLike = 1.0,
     fixed: Mapping[str, float] | Any = None,
+    mask: Any = None,
     nan_policy: NanPolicy = "raise",
     warm_up: WarmUp | bool = False,
     checkpoint: Any = None,
@@ -81,6 +85,7 @@ def fit_large_dataset(
         rows first or, of shape (k, M), last; or `xdata` alone, a source as for
         [`jaxfit.fit_stream`][].
     - `p0`, `absolute_sigma`, `bounds`, `fixed`: as in [`jaxfit.curve_fit`][].
+    - `mask`: booleans like `ydata`: False leaves a row out.
     - `memory_limit_gb`: gigabytes (10^9 bytes) that the fit may take, None for four
         fifths of what is free.
     - `strategy`: "in_memory", "chunked", "streamed", or "auto" for the choice of
@@ -101,12 +106,13 @@ def fit_large_dataset(
     **Warns:** `scipy.optimize.OptimizeWarning` where the covariance could not be
     estimated.
     """
+    check_process()
     begun = time.perf_counter()
     f = unjitted(f)
     if not callable(f):
         raise TypeError(f"`f` must be callable, got {type(f).__name__}.")
     check_options(solver, chunk_size, warm_up, nan_policy, retries)
-    source, rows_last = _source(xdata, ydata, sigma)
+    source, rows_last = _source(xdata, ydata, sigma, mask)
     narrow = isinstance(p0, jax.Array) and p0.dtype == np.float32
     dtype = np.dtype(np.float32 if narrow else np.float64)
     start = read_start(signature_of(f), None, p0, bounds, fixed, False, dtype)
@@ -162,15 +168,6 @@ class _Model(eqx.Module):
     start: Float[Array, " n"]
 
     def __call__(self, x: Any, params: Array) -> Any:
-        # However narrow the numbers on disk, an array is computed with as wide ones as
-        # the parameters; integers among several arrays may be labels, and stay.
-        alone = isinstance(x, jax.Array)
-
-        def widened(leaf):
-            real = alone or jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating)
-            return leaf.astype(params.dtype) if real else leaf
-
-        x = jax.tree.map(widened, x)
         return self.model(Inputs(x, self.start), params)
 
 
@@ -180,11 +177,13 @@ def _model(f: Callable, start: Start, rows_last: bool) -> _Model:
     return _Model(model, jax.numpy.asarray(start.p0))
 
 
-def _source(xdata: Any, ydata: Any, sigma: Any) -> tuple[Source, bool]:
+def _source(xdata: Any, ydata: Any, sigma: Any, mask: Any) -> tuple[Source, bool]:
     """The data as a source, and whether f is to see the rows of x last."""
     if ydata is None:
         if sigma is not None:
             raise ValueError("`sigma` comes with `ydata`; a source gives its own.")
+        if mask is not None:
+            raise ValueError("`mask` comes with `ydata`; a source gives its own.")
         return xdata, bool(getattr(xdata, "rows_last", False))
     if isinstance(ydata, list | tuple):
         ydata = np.asarray(ydata)
@@ -197,7 +196,7 @@ def _source(xdata: Any, ydata: Any, sigma: Any) -> tuple[Source, bool]:
     shape = tuple(getattr(xdata, "shape", ()))
     rows = getattr(ydata, "shape", (0,))[:1]
     rows_last = len(shape) > 1 and shape[-1:] == rows
-    return ArraySource(xdata, ydata, sigma, rows_last=rows_last), rows_last
+    return ArraySource(xdata, ydata, sigma, rows_last=rows_last, mask=mask), rows_last
 
 
 def _way(

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ._curve import like_data
 from ._inference import Inference
 from ._measures import Measures, measures, quantile
 from ._plot import plot
@@ -133,7 +134,7 @@ class CurveFitResult(Inference, tuple):
     def fitted(self) -> Any:
         """The model at the data, in the structure of `ydata`."""
         self._known()
-        return self._evaluated().values(self.xdata)
+        return like_data(self._evaluated().values(self.xdata), self.ydata)
 
     @functools.cached_property
     def residuals(self) -> Any:

@@ -6,6 +6,7 @@ and derivatives are the user's Jacobian or differences of values.
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ from jaxtyping import ArrayLike
 
 from ._check import is_concrete, one_of
 from ._differences import Scheme, difference_jacobian
+
+
+_COUNTING = threading.Lock()  # not one of each function: those are pickled
 
 
 class HostFunction:
@@ -184,9 +188,10 @@ class HostFunction:
         host is raised as it was.
         """
         args, kwargs = jax.tree.map(_host, (args, kwargs))
-        if not self._fits:
-            self._recent, self.error = [], None
-        self._fits += 1
+        with _COUNTING:
+            if not self._fits:
+                self._recent, self.error = [], None
+            self._fits += 1
         try:
             value = self._evaluate(args, kwargs)
             leaves = jax.tree.leaves((args, kwargs))
@@ -194,9 +199,10 @@ class HostFunction:
             self._shapes[tuple(np.shape(a) for a in data)] = value.shape
             yield value
         finally:
-            self._fits -= 1
-            if not self._fits:
-                self._recent = None
+            with _COUNTING:
+                self._fits -= 1
+                if not self._fits:
+                    self._recent = None
         if self.error is not None:
             raise self.error
 

@@ -24,6 +24,7 @@ from ._distributions import chi2_sf, f_sf
 from ._evidence import rows_at
 from ._precision import in_own_precision
 from ._problem import Problem
+from ._program import program
 from ._result import Solution
 from ._status import Status
 from ._types import Scalar
@@ -123,7 +124,7 @@ def goodness_of_fit(
     return _goodness(problem, solution, ok, noise)
 
 
-@eqx.filter_jit
+@program(static=(3,))
 def _goodness(problem, solution, ok, noise) -> Goodness:
     rows = rows_at(problem, ravel_pytree(solution.params)[0])
     r, used = rows.residual, rows.used

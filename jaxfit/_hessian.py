@@ -9,6 +9,7 @@ from jax.flatten_util import ravel_pytree
 from ._check import one_of
 from ._mesh import on_auto_axes
 from ._problem import Problem
+from ._program import program
 from ._spread import objective_of
 from ._trf import TRF
 from ._types import Matrix, Vector
@@ -48,7 +49,7 @@ def hessian(problem: Problem, params: Any = None, *, kind: str = "exact") -> Mat
     return at(problem, TRF(linear_solver="gram"), x)
 
 
-@jax.jit
+@program
 @on_auto_axes
 def _exact(
     problem: Problem, solver: TRF, x: Vector, axes: tuple[str, ...] | None
@@ -57,7 +58,7 @@ def _exact(
     return jax.hessian(lambda x: objective.cost(x))(x)
 
 
-@jax.jit
+@program
 @on_auto_axes
 def _gauss_newton(
     problem: Problem, solver: TRF, x: Vector, axes: tuple[str, ...] | None

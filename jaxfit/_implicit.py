@@ -32,6 +32,7 @@ from ._bounds import Bounds
 from ._derivatives import forbids_forward
 from ._matrix_free import conjugate_gradients
 from ._objective import Objective
+from ._precision import in_own_settings
 from ._repair import lengths
 from ._spread import Spread
 from ._state import State
@@ -52,6 +53,7 @@ def minimise(
 
 
 @minimise.def_jvp
+@in_own_settings
 def _minimise_jvp(primals, tangents):
     objective, bounds, start, solver = primals
     t_objective, t_bounds, _, _ = tangents

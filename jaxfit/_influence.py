@@ -16,6 +16,7 @@ from ._covariance import directions
 from ._covariance_kinds import leverage
 from ._evidence import Noise, dense, held_at, noise_variance, rows_at
 from ._problem import Problem
+from ._program import program
 from ._result import Solution
 from ._trf import TRF
 
@@ -69,7 +70,7 @@ def influence(
     return _influence(problem, solution, ok, noise, solver)
 
 
-@eqx.filter_jit
+@program(static=(3,))
 def _influence(problem, solution, ok, noise, solver) -> Influence:
     rows = rows_at(problem, ravel_pytree(solution.params)[0], solver)
     fixed, dropped = held_at(problem, solution, True)

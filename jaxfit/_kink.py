@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from ._mesh import on_auto_axes
 from ._problem import Problem
+from ._program import program
 from ._repair import lengths
 from ._spread import objective_of
 from ._trf import TRF
@@ -25,7 +26,7 @@ from ._types import Flag, Vector
 _POWERS = range(2, 8)
 
 
-@jax.jit
+@program
 @on_auto_axes
 def is_kink(
     problem: Problem, solver: TRF, x: Vector, axes: tuple[str, ...] | None

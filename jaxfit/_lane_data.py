@@ -9,17 +9,18 @@ import dataclasses
 import sys
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from ._abstract import abstract
 from ._lane_gram import LaneGram
 from ._linearise import Columns, is_finite
-from ._objective import Objective, is_rows, why_not_rowwise
+from ._objective import Objective, why_not_rowwise
 from ._problem import Problem
 from ._repair import lengths
+from ._shared import are_rows
 from ._stack import Stack
 from ._trf import TRF
 
@@ -60,12 +61,14 @@ class LaneData:
         def describe(problem):
             x, _ = ravel_pytree(problem.params)
             objective = Objective.of(problem, x, solver, "gram", _ALL)
-            return objective.size, why_not_rowwise(problem, x, solver)
+            found[:] = objective.size, why_not_rowwise(problem, x, solver)
+            return x
 
-        size, reason = eqx.filter_eval_shape(describe, stack.one)
+        found: list[Any] = []
+        _, x = abstract(describe, stack.one)
+        size, reason = found
         if reason is not None:
             return LaneData(stack, solver, lanes, size, size, size)
-        x = jax.eval_shape(lambda p: ravel_pytree(p.params)[0], stack.one)
         fitting = _CACHE_BYTES // (_LANES * (x.size + 1) * x.dtype.itemsize)
         cpu = jax.default_backend() == "cpu"
         chunk = -(-size // -(-size // max(fitting if cpu else _ROWS, 1)))
@@ -125,7 +128,7 @@ class LaneData:
             return LaneGram.of_rows(
                 *self._rows(problems, x, problems.args, mask, length)
             )
-        shapes = self.stack.one.args
+        of_rows = are_rows(self.stack.one.args, size)
 
         def visit(start, due):
             """Rows from `start` on, of which those before `due` have been seen."""
@@ -134,9 +137,7 @@ class LaneData:
                 return jax.lax.dynamic_slice_in_dim(leaf, start, block)
 
             rows = jax.tree.map(
-                lambda a, like: cut(a) if is_rows(like, size) else a,
-                problems.args,
-                shapes,
+                lambda a, is_row: cut(a) if is_row else a, problems.args, of_rows
             )
             used = None if mask is None else cut(mask)
             if size % self.chunk:

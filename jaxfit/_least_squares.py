@@ -18,11 +18,14 @@ from ._check import is_concrete
 from ._data import fit_dtype, real_array
 from ._differences import DifferenceJacobian
 from ._explain import explained
+from ._fork import check_process
 from ._from_numpy import HostFunction
 from ._function import Function
+from ._masked import read_mask
 from ._objective import Objective
 from ._precision import precision
 from ._problem import Problem
+from ._program import program
 from ._programs import Programs, Timing
 from ._report import Watching, observed
 from ._result import Solution
@@ -76,6 +79,7 @@ def least_squares(
     callback: Callable | None = None,
     workers: Any = None,
     *,
+    mask: Any = None,
     progress: bool = False,
 ) -> Any:
     """Minimise a sum of squares: `scipy.optimize.least_squares`.
@@ -93,6 +97,8 @@ def least_squares(
     - "lm" and "dogbox" are served by the same method as "trf", within their rules.
     - Equal lower and upper bounds fix a parameter.
     - `loss` may return rho(z) alone.
+    - `mask`, a boolean for each residual: False leaves it out. It is still computed,
+        and is 0 in `fun`.
 
     **Returns:** a `scipy.optimize.OptimizeResult` with SciPy's fields, and `nit`,
     `compile_time` and `run_time` in seconds, and the kernel's `solution`. After
@@ -101,6 +107,7 @@ def least_squares(
     **Raises:** `ValueError` or `TypeError` for what is wrong with the arguments, naming
     it, and where the residuals are not finite at `x0`.
     """
+    check_process()
     check_method(method)
     check_jac(jac)
     check_verbose(verbose)
@@ -123,10 +130,13 @@ def least_squares(
     )
     loss_of = read_loss(loss, method)
     check_f_scale(f_scale)
+    if mask is not None:
+        mask = np.asarray(mask)
+        mask = read_mask(mask, np.empty(mask.shape), "fun(x)").ravel()
     args = tuple(args) if isinstance(args, tuple | list) else (args,)
     keywords = dict(kwargs or {})
     residual, data = _residual_of(fun, capture, args, keywords)
-    given = _Given(x0, limits, data, f_scale)
+    given = _Given(x0, limits, data, f_scale, mask)
     with precision(dtype), contextlib.ExitStack() as stack:
         for function in (fun, jac):
             if isinstance(function, HostFunction):
@@ -141,10 +151,11 @@ def least_squares(
         call = residual, jacobian, solver, loss_of, given
         done = _watched(*call, watching) if watching.wanted else _fit(*call)
         kept, outcome, timing = done
-        if method == "lm" and kept[1][0].size < n:
+        count = kept[1][0].size if mask is None else int(mask.sum())
+        if method == "lm" and count < n:
             raise ValueError(
                 "Method 'lm' doesn't work when the number of residuals is less than "
-                f"the number of variables: {kept[1][0].size} and {n}."
+                f"the number of variables: {count} and {n}."
             )
         if kept[1][1] is None:
             operator = _operator(_problem(residual, loss_of, given), kept[0])
@@ -194,6 +205,7 @@ class _Given(NamedTuple):
     limits: Any
     data: Any
     f_scale: Any
+    mask: Any
 
 
 class _Outcome(NamedTuple):
@@ -276,6 +288,7 @@ def _problem(residual, loss, given: _Given) -> Problem:
         bounds=given.limits,
         loss=loss.name if isinstance(loss, NamedLoss) else loss,
         f_scale=given.f_scale,
+        mask=given.mask,
     )
 
 
@@ -287,7 +300,7 @@ def _fit(residual, jacobian, solver, loss, given):
     return (solution, _rows(problem, solver, solution.params)), _outcome(solution)
 
 
-@jax.jit
+@program
 def _rows(problem: Problem, solver: TRF, x: Vector) -> Any:
     """Residuals at x, and the Jacobian if it is formed."""
     objective = Objective.of(problem, x, solver)
@@ -379,13 +392,13 @@ def _scaled(problem: Problem, x: Vector):
     return residual, 1 if scale is None else scale
 
 
-@jax.jit
+@program
 def _matvec(problem: Problem, x: Vector, v: Array):
     residual, scale = _scaled(problem, x)
     return scale * jax.jvp(residual, (x,), (v,))[1]
 
 
-@jax.jit
+@program
 def _rmatvec(problem: Problem, x: Vector, v: Array):
     residual, scale = _scaled(problem, x)
     return jax.vjp(residual, x)[1](scale * v)[0]

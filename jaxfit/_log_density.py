@@ -26,6 +26,7 @@ from ._function import Function
 from ._names import shape_like
 from ._precision import in_own_precision
 from ._problem import Problem
+from ._program import program
 from ._result import Solution
 from ._spread import objective_of
 from ._trf import TRF
@@ -219,7 +220,7 @@ def laplace(
 _MOST_STEPS = 100
 
 
-@eqx.filter_jit
+@program
 def _laplace(density: LogDensity, ok: Array) -> Laplace:
     """Newton's method, damped until the density rises (Nocedal and Wright, 3.4)."""
     n = density.start.size

@@ -19,6 +19,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from ._bounds import Bounds
+from ._constants import forget_other_precision
 from ._curve import Curve
 from ._derivatives import Mode, calls_host, columns, mode_of
 from ._linearise import Columns, Gram, Linearisation, Triangle, is_finite
@@ -27,6 +28,7 @@ from ._matrix_free import MatrixFree, Slope
 from ._problem import Problem
 from ._repair import lengths, repaired
 from ._rows import rows_mixed_by, same_but_for_length
+from ._shared import are_rows
 from ._small import UNROLL
 from ._trf import TRF
 from ._types import Flag, Scalar, Vector
@@ -336,11 +338,6 @@ def _(primals, tangents):
     return _repaired_rows(*primals), tangents[0]
 
 
-def is_rows(leaf: Any, size: int) -> bool:
-    """Whether an array of the data has a row for each residual."""
-    return leaf.ndim > 0 and leaf.shape[0] == size
-
-
 def num_residuals(problem: Problem, x: Vector) -> int:
     """The number of residuals, masked ones included."""
     _, unravel = ravel_pytree(problem.params)
@@ -361,13 +358,16 @@ def why_not_rowwise(problem: Problem, x: Vector, solver: TRF) -> str | None:
 def _why_not(problem: Problem, x: Vector, solver: TRF, programs: Any) -> str | None:
     """The same, where the residual and the Jacobian have been traced already."""
     rows, size = problem.args, programs[0].out_struct.size
-    are_rows = [False] + [is_rows(leaf, size) for leaf in jax.tree.leaves(rows)]
+    of_rows = [False, *jax.tree.leaves(are_rows(rows, size))]
     for program in programs:
-        reason = program and rows_mixed_by(program.jaxpr, are_rows)
+        reason = program and rows_mixed_by(program.jaxpr, of_rows)
         if reason is not None:
             return reason
     if size > 1:
-        fewer = _traced(problem, x, solver, _rows(rows, size, 0, size - 1))
+        try:
+            fewer = _traced(problem, x, solver, _rows(rows, size, 0, size - 1))
+        except Exception as err:  # the model's own word: it takes no other length
+            return f"for fewer rows it raises {type(err).__name__}: {err}"
         for program, other in zip(programs, fewer, strict=True):
             if program and not same_but_for_length(
                 program.jaxpr, other.jaxpr, (size, size - 1)
@@ -384,6 +384,7 @@ def _traced(problem: Problem, x: Vector, solver: TRF, rows: Any) -> tuple[Any, A
     **Raises:** `ValueError` where the residual is empty, `TypeError` where not real.
     """
     _, unravel = ravel_pytree(problem.params)
+    forget_other_precision(problem.residual)
 
     def residual(x, rows):
         r = problem.residual(unravel(x), rows)
@@ -416,12 +417,10 @@ def _rows(rows, size: int, start, count: int):
     if count == size:
         return rows
 
-    def cut(leaf):
-        if not is_rows(leaf, size):
-            return leaf
-        return jax.lax.dynamic_slice_in_dim(leaf, start, count)
+    def cut(leaf, is_row):
+        return jax.lax.dynamic_slice_in_dim(leaf, start, count) if is_row else leaf
 
-    return jax.tree.map(cut, rows)
+    return jax.tree.map(cut, rows, are_rows(rows, size))
 
 
 def _form(solver: TRF, size: int, n: int) -> Form:

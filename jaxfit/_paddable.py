@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from ._buckets import bucket
+from ._kept import Memory
 from ._rows import rows_mixed_by, same_but_for_length
 from ._scipy_model import Inputs
 
@@ -26,9 +27,8 @@ def is_paddable(
     leaves, treedef = jax.tree.flatten((fn, inputs, params))
     shapes = tuple((np.shape(a), getattr(a, "dtype", type(a))) for a in leaves)
     key = treedef, shapes, num_rows, jax.config.read("jax_enable_x64")
-    if key not in _PADDABLE:
-        if len(_PADDABLE) >= 4096:
-            _PADDABLE.pop(next(iter(_PADDABLE)))
+
+    def proven() -> bool:
         # Data that fill their bucket may yet be predicted from at other lengths.
         lengths = num_rows, max(bucket(num_rows), num_rows + 1)
         reason, short = _traced(fn, inputs, params, num_rows, num_rows)
@@ -36,13 +36,17 @@ def is_paddable(
         shapes = [v.aval.shape for v in short.outvars]
         result = reason is None and all(len(shape) == ndim for shape in shapes)
         if result:
-            reason, long = _traced(fn, inputs, params, *lengths)
+            try:
+                reason, long = _traced(fn, inputs, params, *lengths)
+            except Exception:  # the model's own word: it takes no other length
+                return False
             result = reason is None and same_but_for_length(short, long, lengths)
-        _PADDABLE[key] = result
-    return _PADDABLE[key]
+        return result
+
+    return _PADDABLE.get(key, proven)
 
 
-_PADDABLE: dict[Any, bool] = {}
+_PADDABLE = Memory()
 
 
 def _traced(fn: Any, inputs: Inputs, params: Any, num_rows: int, length: int):

@@ -18,7 +18,9 @@ import numpy as np
 from jaxtyping import Array
 
 from ._curve import CurveData
+from ._precision import own_settings
 from ._problem import Problem
+from ._program import program
 from ._reading import Block, Reading
 from ._spread import objective_of
 from ._trf import TRF
@@ -123,7 +125,7 @@ class _Crew:
 
     def _guarded(self, job: Callable, *args: Any) -> None:
         try:
-            with jax.enable_x64(self._wide):
+            with own_settings(), jax.enable_x64(self._wide):
                 job(*args)
         except BaseException as err:
             with self._lock:
@@ -153,23 +155,27 @@ class _Crew:
         of, (point, others, sums, done) = self.of, self.partial
         add = _add_on_a_thread if of.workers > 1 else _add
         mine, count = sums[i], done[i]
-        before: Any = None
         fixed = of.problem, of.solver, point, others
-        while True:
-            block = self._get(i)
-            if block is None:
-                break
-            # Where a device has memory of its own, the next block goes there while
-            # this one is worked on.
-            data = jax.device_put((block.x, block.y, block.sigma, block.used))
-            mine = add(mine, *fixed, *data)
-            jax.block_until_ready(mine if before is None else before)
-            before = None if of.workers > 1 else mine
-            count += 1
-            self._publish(i, mine, count)
+        # Where a device has memory of its own, the next block goes there while this
+        # one is worked on.
+        ahead = 0 if of.workers > 1 else 1
+        begun: list[tuple[Block, Sums]] = []
+        block = self._get(i)
+        while block is not None or (begun and not self._stopping.is_set()):
+            if block is not None:
+                data = jax.device_put((block.x, block.y, block.sigma, block.used))
+                mine = add(mine, *fixed, *data)
+                begun.append((block, mine))
+            while len(begun) > (0 if block is None else ahead):
+                of_block, sums = begun.pop(0)
+                if not np.isfinite(sums.lin.cost):
+                    of.reading.check_again(of_block)
+                count += 1
+                self._publish(i, jax.block_until_ready(sums), count)
+            if block is not None:
+                block = self._get(i)
         if self._stopping.is_set():
             return
-        jax.block_until_ready(mine)
         with self._lock:
             self._left -= 1
             if self._left == 0:
@@ -207,14 +213,14 @@ def _added(
     return Sums(sums.lin + lin, sums.costs + jnp.array(costs, sums.costs.dtype))
 
 
-_add = jax.jit(_added)
+_add = program(_added)
 # A worker for each core: XLA's own parallelism within a block would be in their way.
-_add_on_a_thread = jax.jit(
+_add_on_a_thread = program(
     _added, compiler_options={"xla_cpu_multi_thread_eigen": False}
 )
 
 
-@jax.jit
+@program
 def _both(a: Sums, b: Sums) -> Sums:
     return Sums(a.lin + b.lin, a.costs + b.costs)
 

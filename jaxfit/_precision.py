@@ -1,23 +1,47 @@
-"""Double precision for what is double, wherever JAX's own default is single.
+"""Settings of JAX for the time of a call: double precision for what is double.
 
-The doors fit in float64 by `jax.enable_x64` for the time of a call, whatever the
-process has set. Results that hold such arrays compute with them in the same way.
+The doors fit in float64 by `jax.enable_x64`, whatever the process has set. Results that
+hold such arrays compute with them in the same way. Promotion of ranks and transfers,
+which a process may forbid to find its own mistakes, are no mistakes in here: lanes lie
+along the last axis, and a door is called with data of the host.
 """
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
 
-def precision(dtype: np.dtype) -> contextlib.AbstractContextManager:
+@contextlib.contextmanager
+def own_settings() -> Iterator[None]:
+    """What the arithmetic of a fit needs to be allowed, in this thread, for a while."""
+    with jax.numpy_rank_promotion("allow"), jax.transfer_guard("allow"):
+        yield
+
+
+def in_own_settings(fn: Callable) -> Callable:
+    """A function that runs, and is traced, in settings of its own."""
+
+    @functools.wraps(fn)
+    def run(*args: Any, **kwargs: Any):
+        with own_settings():
+            return fn(*args, **kwargs)
+
+    return run
+
+
+@contextlib.contextmanager
+def precision(dtype: np.dtype) -> Iterator[None]:
     """Double precision for float64, for the time and the thread of the caller only."""
-    if dtype == np.float64:
-        return jax.enable_x64(True)
-    return contextlib.nullcontext()
+    with own_settings():
+        if dtype == np.float64:
+            with jax.enable_x64(True):
+                yield
+        else:
+            yield
 
 
 def in_own_precision(method: Callable) -> Callable:

@@ -18,6 +18,7 @@ from ._from_numpy import HostFunction
 from ._function import Function
 from ._paddable import is_paddable
 from ._precision import precision
+from ._program import program
 from ._repair import lengths, repaired
 from ._scipy_model import Inputs, ScipyModel
 
@@ -66,13 +67,13 @@ class Predictor:
         return out if m is None else jax.tree.map(lambda a: a[:m], out)
 
 
-@jax.jit
+@program
 def _values(model: ScipyModel, inputs: Inputs) -> Any:
     free = inputs.start[jnp.array(model.free, int)]
     return model(inputs, free)
 
 
-@jax.jit
+@program
 def _slopes(model: ScipyModel, inputs: Inputs) -> tuple[Any, Any, Any]:
     free = inputs.start[jnp.array(model.free, int)]
 
@@ -80,13 +81,13 @@ def _slopes(model: ScipyModel, inputs: Inputs) -> tuple[Any, Any, Any]:
         return ravel_pytree(model(inputs, p))[0]
 
     value = model(inputs, free)
-    program: Any = eqx.filter_closure_convert(flat, free, inputs)
-    size = program.out_struct.size
+    traced: Any = eqx.filter_closure_convert(flat, free, inputs)
+    size = traced.out_struct.size
 
     def fn(p):
-        return program(p, inputs)
+        return traced(p, inputs)
 
-    f, jt = columns(fn, free, mode_of(program, free, inputs, size, "forward"))
+    f, jt = columns(fn, free, mode_of(traced, free, inputs, size, "forward"))
     jt = jt if isinstance(jt, jax.Array) else jnp.stack(jt)
     norms = jnp.sqrt(jnp.sum(jnp.where(jnp.isfinite(jt), jt, 0) ** 2, axis=1))
     scale = lengths(0.5 * jnp.sum(jnp.where(jnp.isfinite(f), f, 0) ** 2), norms)

@@ -26,8 +26,11 @@ from ._check import (
     refuse,
 )
 from ._curve import Curve, curve_data
+from ._fork import check_process
 from ._function import Function
 from ._loss import LOSSES, Loss
+from ._masked import rows_of_x, unmasked
+from ._precision import in_own_settings
 
 
 class Problem(eqx.Module):
@@ -66,6 +69,7 @@ class Problem(eqx.Module):
     loss: Loss
     mask: PyTree[Array] | None
 
+    @in_own_settings
     def __init__(
         self,
         residual: Callable[[Any, Any], Any],
@@ -77,6 +81,7 @@ class Problem(eqx.Module):
         f_scale: ArrayLike = 1.0,
         mask: PyTree[ArrayLike] | None = None,
     ):
+        check_process()
         is_curve = isinstance(residual, Curve)
         self.residual = residual if is_curve else Function(residual, "residual")
         self.params = real_tree(params, "params", inexact=True)
@@ -102,6 +107,7 @@ class Problem(eqx.Module):
         return Bounds(self.lower, self.upper)
 
 
+@in_own_settings
 def curve_problem(
     model: Callable[[Any, Any], Any],
     x: PyTree[ArrayLike],
@@ -120,7 +126,9 @@ def curve_problem(
 
     - `model`: `model(x, params)` returns predictions in the structure and shapes of
         `y`. A plain function, a closure, or a Module with array leaves.
-    - `x`: PyTree of arrays, handed to the model as it is.
+    - `x`: PyTree of arrays. The model is given floating point numbers at least as wide
+        as the parameters, of integers and booleans too, but for those that it refuses
+        as such: an index or a condition.
     - `y`: PyTree of real arrays, m numbers in all.
     - `params`: PyTree of real arrays: the starting point.
     - `sigma`: standard deviations of `y`, in its units: a scalar, a prefix of `y` or a
@@ -128,16 +136,22 @@ def curve_problem(
         covariance matrix, of shape (m, m): residuals are multiplied by the inverse of
         its Cholesky factor.
     - `mask`: booleans, a prefix of `y` or a PyTree like it. Data where it is False
-        count for nothing, whatever they hold: NaN there harms no derivative.
+        count for nothing, whatever they hold: NaN there harms no derivative. The masks
+        of NumPy's masked arrays among `x`, `y` and `sigma` say the same.
     - `bounds`, `loss`, `f_scale`: as in [`jaxfit.Problem`][].
 
     **Returns:** a [`jaxfit.Problem`][].
 
     **Raises:** `TypeError` or `ValueError`, naming the argument; `sigma` must be
-    positive and finite wherever `mask` is True.
+    positive wherever `mask` is True. A deviation of inf is a weight of 0: such a datum
+    says nothing, and yet it is one of those that `dof` counts.
     """
-    x = real_tree(list_to_array(x), "x")
-    y = real_tree(list_to_array(y), "y", inexact=True)
+    check_process()
+    x, x_counts = unmasked(list_to_array(x))
+    y, y_counts = unmasked(list_to_array(y))
+    sigma, sigma_counts = unmasked(sigma)
+    x = real_tree(x, "x")
+    y = real_tree(y, "y", inexact=True)
     if sum(leaf.size for leaf in jax.tree.leaves(y)) == 0:
         raise ValueError("`y` is empty: there are no data to fit.")
     if mask is not None:
@@ -145,6 +159,16 @@ def curve_problem(
             jnp.asarray,
             broadcast_like(jax.tree.map(boolean, list_to_array(mask)), y, "mask", "y"),
         )
+    if sigma_counts is not None:
+        sigma_counts = broadcast_like(sigma_counts, y, "sigma", "y")
+    if x_counts is not None:
+        x_counts = jax.tree.map(lambda a: rows_of_x(x_counts, a.shape, "x"), y)
+    for counts in (y_counts, sigma_counts, x_counts):
+        if counts is not None:
+            counts = jax.tree.map(jnp.asarray, counts)
+            mask = (
+                counts if mask is None else jax.tree.map(jnp.logical_and, mask, counts)
+            )
     return Problem(
         Curve(Function(model, "model")),
         params,

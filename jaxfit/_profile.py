@@ -26,6 +26,7 @@ from ._mesh import on_auto_axes
 from ._names import indices_of, names_of
 from ._precision import in_own_precision
 from ._problem import Problem
+from ._program import program
 from ._rays import Ends, Rays, Side, crossings
 from ._result import Solution
 from ._spread import objective_of
@@ -300,7 +301,7 @@ def _ends(
     return crossings(objective, problem.bounds, solver, x, cost, variance, rays)
 
 
-@eqx.filter_jit
+@program(static=(4, 5, 6))
 def _intervals(
     problem: Problem,
     solver: TRF,
@@ -354,7 +355,7 @@ def _towards(problem: Problem, solution: Solution, x: Vector, i, variance):
     return here, jnp.where(is_fixed, jnp.where(here, 1, 0), ray), error
 
 
-@eqx.filter_jit
+@program(static=(4, 5, 6, 7))
 def _region(
     problem: Problem,
     solver: TRF,

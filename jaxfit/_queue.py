@@ -69,7 +69,7 @@ def run(
         n = len(state.x)
         bounds = stack.bounds(problems)
         fixed = 0 if bounds is None else jnp.sum(bounds.fixed, axis=0)
-        few = state.num_rows < n - fixed
+        few = (state.num_rows < n - fixed) | (state.num_rows == 0)
         status = jnp.where(few, Status.TOO_FEW_DATA, state.status)
         state = dataclasses.replace(
             state,

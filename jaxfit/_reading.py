@@ -4,6 +4,7 @@ Blocks are what programs are compiled for. Here chunks are checked (structure, l
 of the whole, finite numbers), failures to read are retried, and all of it is counted.
 """
 
+import bisect
 import time
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
@@ -11,6 +12,9 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
+from ._chunk import joined, rows_of, without_masks
+from ._mapped import SourceChangedError, check_file
+from ._masked import both
 from ._source import Source, check_source, chunks_from, num_rows_of
 
 
@@ -19,10 +23,6 @@ NanPolicy = Literal["raise", "omit", "propagate"]
 
 class ReadError(OSError):
     """A chunk of a source that could not be read."""
-
-
-class SourceChangedError(ValueError):
-    """A source whose chunks are not what they were."""
 
 
 class Block(NamedTuple):
@@ -48,10 +48,12 @@ class Reading:
         self.num_rows: int | None = num_rows_of(source)
         self.inspected = 0  # blocks whose numbers were looked at
         self.bad: dict[int, int] = {}  # rows that are not finite, by block
+        self.masked: dict[int, int] = {}  # rows that the source leaves out, by block
         self.retried = self.bytes = self.chunks = 0
         self.bytes_before = 0  # of what a checkpoint tells was read
         self.seconds = 0.0  # spent waiting for the source
         self._like: Any = None
+        self._begins: list[int] = []  # rows that the chunks of this pass begin at
 
     @property
     def num_blocks(self) -> int | None:
@@ -65,7 +67,7 @@ class Reading:
     @property
     def num_used(self) -> int:
         """The number of rows that count, as far as they have been seen."""
-        return (self.num_rows or 0) - self.num_bad
+        return (self.num_rows or 0) - self.num_bad - sum(self.masked.values())
 
     def first(self) -> Block:
         """The first block.
@@ -84,10 +86,11 @@ class Reading:
         """
         own = getattr(self.source, "sample", None)
         if own is not None:
-            chunk = self._converted(own(rows), 0)
+            chunk, counts = self._converted(own(rows), 0)
         else:
-            chunk = self._every_so_many(rows)
+            chunk, counts = self._every_so_many(rows)
         used = None if self.nan_policy == "propagate" else _good_rows(chunk)
+        used = both(used, counts)
         if used is None:
             return chunk
         return jax.tree.map(lambda a: a[used], chunk)
@@ -96,13 +99,12 @@ class Reading:
         kept: list[tuple] = []
         stride, row = 1, 0
         for chunk in self._checked(0):
-            part = jax.tree.map(lambda a, i=-row % stride, s=stride: a[i::s], chunk)
-            row += len(chunk[1])
+            part = rows_of(chunk, slice(-row % stride, None, stride))
+            row += len(chunk[0][1])
             kept.append(part)
-            if sum(len(part[1]) for part in kept) > 2 * rows:
-                whole = jax.tree.map(lambda *a: np.concatenate(a), *kept)
-                kept, stride = [jax.tree.map(lambda a: a[::2], whole)], 2 * stride
-        return jax.tree.map(lambda *a: np.concatenate(a), *kept)
+            if sum(len(part[0][1]) for part in kept) > 2 * rows:
+                kept, stride = [rows_of(joined(kept), slice(None, None, 2))], 2 * stride
+        return joined(kept)
 
     def blocks(self, begin: int) -> Iterator[Block]:
         """The blocks of a pass from number `begin` on; the last may be padded.
@@ -115,13 +117,12 @@ class Reading:
         parts: list[tuple] = []
         held = 0
         for chunk in self._checked(begin * rows):
-            size, start = len(chunk[1]), 0
+            size, start = len(chunk[0][1]), 0
             while start < size:
                 take = min(rows - held, size - start)
                 part = chunk
                 if take < size:
-                    end = start + take
-                    part = jax.tree.map(lambda a, i=start, j=end: a[i:j], chunk)
+                    part = rows_of(chunk, slice(start, start + take))
                 parts.append(part)
                 start, held = start + take, held + take
                 if held == rows:
@@ -132,10 +133,8 @@ class Reading:
         self._check_length(number * rows + held)
 
     def _block(self, number: int, parts: list[tuple], count: int) -> Block:
-        chunk = parts[0]
-        if len(parts) > 1:
-            chunk = jax.tree.map(lambda *a: np.concatenate(a), *parts)
-        used = self._inspect(number, chunk, count)
+        chunk, counts = parts[0] if len(parts) == 1 else joined(parts)
+        used = self._inspect(number, chunk, counts, count)
         if used is not None:
             chunk = _filled(chunk, used)
         if count < self.rows:
@@ -148,16 +147,23 @@ class Reading:
         x, y, sigma = chunk if len(chunk) == 3 else (*chunk, None)
         return Block(number, x, y, sigma, used)
 
-    def _inspect(self, number: int, chunk: tuple, count: int) -> np.ndarray | None:
-        """Which rows hold good numbers, or None for all; looked at once a block."""
+    def _inspect(
+        self, number: int, chunk: tuple, counts: np.ndarray | None, count: int
+    ) -> np.ndarray | None:
+        """Which rows count and hold good numbers, or None for all.
+
+        The numbers are looked at once a block; what counts, the source tells each time.
+        """
+        if counts is not None:
+            self.masked[number] = int(count - counts.sum())
         if self.nan_policy == "propagate":
-            return None
+            return counts
         if number < self.inspected and number not in self.bad:
-            return None
-        used = _good_rows(chunk)
+            return counts
+        used = _good_rows(chunk if counts is None else _filled(chunk, counts))
         self.inspected = max(self.inspected, number + 1)
         if used is None:
-            return None
+            return counts
         self.bad[number] = int(count - used.sum())
         if self.nan_policy == "raise":
             row = number * self.rows + int(np.argmin(used))
@@ -165,11 +171,34 @@ class Reading:
                 f"row {row} of the source holds a number that is not finite, or a "
                 "`sigma` that is not positive. nan_policy='omit' leaves such rows out."
             )
-        return used
+        return both(used, counts)
+
+    def check_again(self, block: Block) -> None:
+        """Look at a block whose sum is not finite; other passes found it good.
+
+        **Raises:** `SourceChangedError` where it holds numbers that are not finite.
+        """
+        if self.nan_policy == "propagate":
+            return
+        x, y, sigma = block.x, block.y, block.sigma
+        good = _good_rows((x, y) if sigma is None else (x, y, sigma))
+        if good is not None and block.used is not None:
+            good |= ~np.asarray(block.used)
+        if good is None or good.all():
+            return
+        row = block.number * self.rows + int(np.argmin(good))
+        chunk = bisect.bisect_right(self._begins, row) - 1
+        raise SourceChangedError(
+            f"row {row} of the source, in chunk {chunk}, holds a number that is not "
+            "finite, or a `sigma` that is not positive, and did not in an earlier "
+            "pass: the source must not change during a fit. Let what writes to it end "
+            "first, or fit a copy."
+        )
 
     def _checked(self, begin: int) -> Iterator[tuple]:
-        """The source's chunks as NumPy arrays, all of one structure."""
+        """The source's chunks as NumPy arrays of one structure, and what counts."""
         row, failures = begin, 0
+        self._begins = []
         # Whoever writes chunks of their own may write the next one over the last.
         keep = not hasattr(self.source, "chunks")
         number = 0  # of the chunk, in this pass
@@ -180,6 +209,8 @@ class Reading:
                 if chunks is None:
                     chunks = chunks_from(self.source, row, self.rows)
                 chunk = next(chunks, None)
+            except SourceChangedError:
+                raise
             except Exception as err:
                 failures += 1
                 if failures > self.retries:
@@ -204,17 +235,19 @@ class Reading:
             self.bytes += sum(
                 a.nbytes for a in jax.tree.leaves(chunk) if 0 not in a.strides
             )
-            row += len(chunk[1])
+            self._begins.append(row)
+            row += len(chunk[0][1])
             number += 1
-            if len(chunk[1]):
+            if len(chunk[0][1]):
                 yield chunk
 
-    def _converted(self, chunk: Any, number: int) -> tuple:
-        if not isinstance(chunk, tuple | list) or len(chunk) not in (2, 3):
+    def _converted(self, chunk: Any, number: int) -> tuple[tuple, np.ndarray | None]:
+        if not isinstance(chunk, tuple | list) or len(chunk) not in (2, 3, 4):
             raise ValueError(
-                f"chunk {number} of the source must be (x, y) or (x, y, sigma), got "
-                f"{_described(chunk)}."
+                f"chunk {number} of the source must be (x, y) or (x, y, sigma), "
+                f"maybe with a mask behind, got {_described(chunk)}."
             )
+        chunk, counts = without_masks(tuple(chunk), number)
         x, y, *rest = chunk
         x = jax.tree.map(np.asanyarray, x)
         y = np.asanyarray(y)
@@ -237,6 +270,7 @@ class Reading:
             found = (x, y)
         for path, leaf in jax.tree_util.tree_leaves_with_path(found):
             name = ("x", "y", "sigma")[path[0].idx] + jax.tree_util.keystr(path[1:])
+            check_file(leaf)
             if leaf.dtype.kind not in "fiub":
                 raise ValueError(
                     f"{name} of chunk {number} must hold real numbers, got "
@@ -247,7 +281,7 @@ class Reading:
                     f"{name} of chunk {number} has shape {leaf.shape}, and its y has "
                     f"{len(y)} rows."
                 )
-        return self._like_first(found, number)
+        return self._like_first(found, number), counts
 
     def _like_first(self, chunk: tuple, number: int) -> tuple:
         """With the dtypes of the chunks before, and the structure of the first."""
@@ -290,7 +324,7 @@ def _inexact(dtype: np.dtype) -> np.dtype:
 
 
 def _good_rows(chunk: tuple) -> np.ndarray | None:
-    """Which rows are finite, with a positive sigma; None if all are."""
+    """Which rows are finite, with a positive sigma, inf maybe; None if all are."""
     good = None
     for i, part in enumerate(chunk):
         for leaf in jax.tree.leaves(part):
@@ -299,9 +333,10 @@ def _good_rows(chunk: tuple) -> np.ndarray | None:
                 finite = np.isfinite(leaf.sum())
             if finite and (i < 2 or (leaf > 0).all()):
                 continue
-            fine = np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1)
-            if i == 2:
-                fine &= leaf > 0
+            if i == 2:  # inf is a weight of 0
+                fine = leaf > 0
+            else:
+                fine = np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1)
             good = fine if good is None else good & fine
     return None if good is None or good.all() else good
 

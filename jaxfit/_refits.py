@@ -5,7 +5,6 @@ depends on how many fits there are. On a CPU a few threads work on slices; insid
 trace, and on other devices, they follow one another.
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ from ._batch import solve_stack
 from ._check import is_concrete
 from ._machine import cores
 from ._precision import precision
+from ._program import program
 from ._queue import SHARE_OF_SHORT
 from ._slices import ON_A_THREAD, in_slices
 from ._stack import Stack
@@ -71,7 +71,7 @@ def _fits(make, solver, first, how):
     return as_rows(found.params), found.status, found.cost
 
 
-@functools.partial(jax.jit, static_argnums=2)
+@program(static=(2,))
 def _in_turn(make, solver, how):
     n, size = how[:2]
     firsts = jnp.arange(0, n, size, dtype=jnp.int32)
@@ -79,7 +79,7 @@ def _in_turn(make, solver, how):
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:n], found)
 
 
-_on_a_thread = jax.jit(_fits, static_argnums=3, compiler_options=ON_A_THREAD)
+_on_a_thread = program(_fits, static=(3,), compiler_options=ON_A_THREAD)
 
 
 def _on_threads(make, solver, how, workers):
@@ -94,7 +94,7 @@ def _on_threads(make, solver, how, workers):
             parts[begin] = jax.device_get(_on_a_thread(make, solver, begin, how))
 
     with precision(dtype):
-        _on_a_thread.lower(make, solver, 0, how).compile()
+        _on_a_thread.ready(make, solver, 0, how)
     if not in_slices(work, n, size, workers, False):
         raise KeyboardInterrupt
     slices = [parts[begin] for begin in range(0, n, size)]

@@ -19,8 +19,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from ._curve import Curve
 from ._evidence import Rows
 from ._function import Function
-from ._objective import is_rows
 from ._problem import Problem
+from ._shared import are_rows
 from ._trf import TRF
 from ._types import Scalar, Vector
 
@@ -99,12 +99,12 @@ def picked(
     if not rowwise:
         other = _like(problem, Picked(problem.residual), (problem.args, which))
         return _masked(other, counts)
-    size = which.size
 
-    def take(leaf):
-        return leaf[which] if is_rows(leaf, size) else leaf
+    def take(leaf, is_row):
+        return leaf[which] if is_row else leaf
 
-    other = eqx.tree_at(lambda p: p.args, problem, jax.tree.map(take, problem.args))
+    args = jax.tree.map(take, problem.args, are_rows(problem.args, which.size))
+    other = eqx.tree_at(lambda p: p.args, problem, args)
     return _masked(other, counts)
 
 

@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterator
 from statistics import NormalDist
 
-import jax
 import numpy as np
 from jax.scipy.special import betainc, gammainc, gammaincc
 
@@ -16,6 +15,7 @@ from ._checkup import Checkup
 from ._evidence import MAD
 from ._findings import INFO, WARNING, Finding
 from ._goodness import lag, normality, runs
+from ._program import program
 
 
 _RARE = 1e-3
@@ -184,7 +184,7 @@ def structure(c: Checkup) -> Iterator[Finding]:
         )
 
 
-@jax.jit
+@program
 def _tests_of(residual, influence, used):
     """Statistics and p-values of runs, lag and normality."""
     return *runs(residual, used), *lag(influence, used), *normality(residual, used)

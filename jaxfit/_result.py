@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._covariance import covariance
+from ._precision import in_own_settings
 from ._state import History
 from ._status import Status
 
@@ -20,31 +21,37 @@ class Counted(eqx.Module):
     fixed: eqx.AbstractVar[Bool[Array, "... n"] | None]
 
     @property
+    @in_own_settings
     def status(self) -> Int[Array, "..."]:
         """The outcome, as the integer of a `Status`."""
         return self.counts[..., 0]
 
     @property
+    @in_own_settings
     def nfev(self) -> Int[Array, "..."]:
         """The number of evaluations of the residual."""
         return self.counts[..., 1]
 
     @property
+    @in_own_settings
     def njev(self) -> Int[Array, "..."]:
         """The number of evaluations of the Jacobian."""
         return self.counts[..., 2]
 
     @property
+    @in_own_settings
     def num_steps(self) -> Int[Array, "..."]:
         """The number of outer steps."""
         return self.counts[..., 3]
 
     @property
+    @in_own_settings
     def success(self) -> Bool[Array, "..."]:
         """Whether one of the tolerances was met."""
         return self.status > 0
 
     @property
+    @in_own_settings
     def dof(self) -> Int[Array, "..."]:
         """Degrees of freedom: residuals that counted less parameters that were free."""
         fixed = 0 if self.fixed is None else jnp.sum(self.fixed, axis=-1)
@@ -98,6 +105,7 @@ class Solution(Counted):
         self._single("message", "look at `status`")
         return Status(int(self.status)).message
 
+    @in_own_settings
     def covariance(self, scaled: bool = True) -> Float[Array, "n n"]:
         """The covariance of the parameters in the order of `ravel_pytree(params)`.
 

@@ -4,12 +4,15 @@ A model is row-wise when row i of its result depends on row i of its data and on
 of the other rows. Only then can data be cut into blocks that are visited one after the
 other. The answer is read from the jaxpr, so it holds for all values: every variable is
 followed from the inputs on, and so is the axis along which its rows lie. What is not
-known to be row-wise is not: the answer errs on the safe side, with a reason.
+known to be row-wise is not: the answer errs on the safe side, with a reason. So does an
+equation whose parameters are not the ones known here, as another version of JAX may
+write it.
 """
 
 import math
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
@@ -51,6 +54,18 @@ _RULES = frozenset(
     {"jvp_jaxpr_fun", "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "bwd", "out_trees"}
 )
 _PLACES = frozenset({"sharding", "out_sharding", "ctx_mesh"})
+# Primitives that call a program on their own inputs, and where they keep it.
+_CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "remat2": "jaxpr",
+    "checkpoint": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "custom_vjp_call_jaxpr": "fun_jaxpr",
+}
 _CUMULATIVE = frozenset({"cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum"})
 
 
@@ -78,20 +93,23 @@ def _follow(jaxpr: Jaxpr, inputs: list[_Var]) -> list[_Var]:
 
     for eqn in jaxpr.eqns:
         args = [read(atom) for atom in eqn.invars]
-        known.update(zip(eqn.outvars, _outputs(eqn, args), strict=True))
+        try:
+            outputs = dict(zip(eqn.outvars, _outputs(eqn, args), strict=True))
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError) as err:
+            name = eqn.primitive.name
+            raise _Mixed(f"`{name}` is not written in a way that is known") from err
+        known.update(outputs)
     return [read(atom) for atom in jaxpr.outvars]
 
 
 def _outputs(eqn, args: list[_Var]) -> list[_Var]:
     """What one equation makes of its inputs."""
     name, params = eqn.primitive.name, eqn.params
-    inner = next(
-        (params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params), None
-    )
-    if inner is not None and name not in ("scan", "while", "cond"):
+    if name in _CALLS:
+        inner = next(params[k] for k in (_CALLS[name], *_CALLS.values()) if k in params)
         return _follow(inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner, args)
     if name == "scan":
-        return _scan(params, args)
+        return _scan(eqn, args)
     shapes = [atom.aval.shape for atom in eqn.invars]
     if name in _ELEMENTWISE:
         return [_elementwise(name, args, shapes)] * len(eqn.outvars)
@@ -140,17 +158,28 @@ def _outputs(eqn, args: list[_Var]) -> list[_Var]:
     raise _Mixed(f"`{name}` is not known to treat rows one by one")
 
 
-def _scan(params, args: list[_Var]) -> list[_Var]:
-    """A loop over something else than rows, `jnp.polyval` over its coefficients say."""
-    consts = args[: params["num_consts"]]
-    carry = args[len(consts) : len(consts) + params["num_carry"]]
-    xs = args[len(consts) + len(carry) :]
+def _scan(eqn, args: list[_Var]) -> list[_Var]:
+    """A loop over something else than rows, `jnp.polyval` over its coefficients say.
+
+    What is carried and what is visited is told by the shapes: of the latter the body
+    sees one entry, and of what it adds to the results they have an axis more.
+    """
+    body = eqn.params["jaxpr"].jaxpr
+
+    def same_axes(outside, inside):
+        pairs = zip(outside, inside, strict=True)
+        return [len(a.aval.shape) == len(b.aval.shape) for a, b in pairs]
+
+    whole = sum(same_axes(eqn.invars, body.invars))
+    num_carry = sum(same_axes(eqn.outvars, body.outvars))
+    consts, carry = args[: whole - num_carry], args[whole - num_carry : whole]
+    xs = args[whole:]
     if any(x.rows == 0 for x in xs):
         raise _Mixed("`scan` visits the rows one after the other")
     xs = [_moved(x, {a: a - 1 for a in [x.rows, *x.uniform] if a}) for x in xs]
     # The carry's kind settles after as many turns as it has parts, at the most.
     for _ in range(len(carry) + 1):
-        outputs = _follow(params["jaxpr"].jaxpr, [*consts, *carry, *xs])
+        outputs = _follow(body, [*consts, *carry, *xs])
         turned = outputs[: len(carry)]
         met = [_met(a, b) for a, b in zip(carry, turned, strict=True)]
         if met == carry:
@@ -256,7 +285,8 @@ def _equal(a: Any, b: Any) -> bool:
         return True
     if isinstance(a, Tracer) or isinstance(b, Tracer):
         return False
-    return bool(np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True))
+    a, b = np.asarray(a), np.asarray(b)
+    return bool(np.array_equal(a, b, equal_nan=a.dtype.kind in "fc"))
 
 
 def same_but_for_length(a: Jaxpr, b: Jaxpr, lengths: tuple[int, int]) -> bool:
@@ -278,6 +308,10 @@ def same_but_for_length(a: Jaxpr, b: Jaxpr, lengths: tuple[int, int]) -> bool:
         if isinstance(p, tuple | list) and isinstance(q, tuple | list):
             pairs = zip(p, q, strict=False)
             return len(p) == len(q) and all(same(*v, length_here) for v in pairs)
+        if isinstance(p, np.ndarray | jax.Array) or isinstance(
+            q, np.ndarray | jax.Array
+        ):
+            return _equal(p, q)
         if length_here and (p, q) == lengths:
             return True
         return bool(p == q)

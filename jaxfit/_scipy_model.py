@@ -4,17 +4,20 @@ The kernel sees the free parameters only; the others keep their starts. Where th
 of x were turned to the front, f sees them last again.
 """
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
 from ._capture import check_capture
 from ._explain import explained
+from ._floating import as_floats
 from ._function import Function
+from ._shared import Shared
 from ._types import Vector
 
 
@@ -22,7 +25,15 @@ class Inputs(eqx.Module):
     """What such a model is given in the place of x."""
 
     x: Any
-    start: Any  # all parameters, free or not, a vector
+    shared: Shared
+
+    def __init__(self, x: Any, start: Any):
+        self.x, self.shared = x, Shared(start)
+
+    @property
+    def start(self) -> Any:
+        """All parameters, free or not, a vector."""
+        return self.shared.value
 
 
 class ScipyModel(eqx.Module):
@@ -40,9 +51,9 @@ class ScipyModel(eqx.Module):
     def __call__(self, inputs: Inputs, params: Array) -> Any:
         check_capture(self.fn.wrapped, self.capture, "f")
         with explained("f"):
-            return self.fn(*self.arguments(inputs, params))
+            return self.fn(*self.arguments(self.fn, inputs, params))
 
-    def arguments(self, inputs: Inputs, params: Array) -> tuple:
+    def arguments(self, fn: Callable, inputs: Inputs, params: Array) -> tuple:
         """x and every parameter, as the user's function takes them."""
         p = inputs.start
         if len(self.free) == p.size:
@@ -50,7 +61,8 @@ class ScipyModel(eqx.Module):
         else:
             p = p.at[jnp.array(self.free)].set(params)
         x = jnp.moveaxis(inputs.x, 0, -1) if self.rows_last else inputs.x
-        return x, *(p[i] for i in range(p.size))
+        separate = [p[i] for i in range(p.size)]
+        return as_floats(lambda x: fn(x, *separate), x, p.dtype), *separate
 
 
 class ScipyJacobian(eqx.Module):
@@ -75,5 +87,16 @@ class ScipyJacobian(eqx.Module):
 
         check_capture(self.jac.wrapped, self.capture, "jac")
         with explained("jac"):
-            j = self.jac(*self.model.arguments(inputs, params))
+            j = self.jac(*self.model.arguments(self.jac, inputs, params))
         return jax.tree.map(columns, j)
+
+
+def is_cut_off(model: ScipyModel, x: Any, start: np.ndarray, num_rows: int) -> bool:
+    """Whether x is of another length than y, and f gives a value for each x.
+
+    **Raises:** what tracing the model raises.
+    """
+    if not isinstance(x, np.ndarray) or x.ndim != 1 or len(x) == num_rows:
+        return False
+    inputs, free = Inputs(x, start), start[list(model.free)]
+    return getattr(jax.eval_shape(model, inputs, free), "shape", None) == x.shape

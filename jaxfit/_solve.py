@@ -11,14 +11,18 @@ from ._bounds import Bounds
 from ._implicit import minimise
 from ._matrix_free import Slope
 from ._mesh import on_auto_axes
+from ._precision import in_own_settings
 from ._problem import Problem
+from ._program import program
 from ._result import Solution
 from ._spread import objective_of
 from ._state import State
+from ._status import Status
 from ._trf import TRF
 from ._types import Flag, Vector
 
 
+@in_own_settings
 def solve(problem: Problem, solver: TRF | None = None) -> Solution:
     """Solve a bounded nonlinear least squares problem.
 
@@ -55,7 +59,7 @@ def solve(problem: Problem, solver: TRF | None = None) -> Solution:
 _DEFAULT = TRF()  # made once: it costs as much as a quarter of a small fit
 
 
-@jax.jit
+@program
 @on_auto_axes
 def _solve(problem: Problem, solver: TRF, axes: tuple[str, ...] | None) -> Solution:
     start, _ = ravel_pytree(problem.params)
@@ -68,6 +72,10 @@ def solution_of(problem: Problem, state: State, differenced: Flag | None) -> Sol
     """What the last state of a fit tells its user."""
     _, unravel = ravel_pytree(problem.params)
     x, lin, bounds = state.x, state.lin, problem.bounds
+    # Without data every point is a minimum, and none is a solution.
+    none = (state.num_rows == 0) & (state.status != Status.STOPPED)
+    status = jnp.where(none, Status.TOO_FEW_DATA, state.status)
+    status = status.astype(state.status.dtype)
     active, fixed = jnp.zeros(x.shape, jnp.int32), None
     if bounds is not None:
         fixed, active = bounds.fixed, active_bounds(bounds, x, lin)
@@ -75,7 +83,7 @@ def solution_of(problem: Problem, state: State, differenced: Flag | None) -> Sol
         params=unravel(x),
         cost=lin.cost,
         optimality=state.optimality,
-        counts=jnp.stack([state.status, state.nfev, state.njev, state.num_steps]),
+        counts=jnp.stack([status, state.nfev, state.njev, state.num_steps]),
         active_mask=unravel_as(problem.params, active),
         grad=unravel(lin.grad),
         linearisation=None if isinstance(lin, Slope) else lin,

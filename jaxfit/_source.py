@@ -2,20 +2,23 @@
 
 A source is anything that gives chunks when it is iterated over, `(x, y)` or
 `(x, y, sigma)`, each time from the first on and in the same order: x a PyTree of arrays
-with a row for each datum, y and sigma of shape (rows,). Chunks may differ in length.
+with a row for each datum, y and sigma of shape (rows,). Chunks may differ in length. A
+fourth entry, booleans of shape (rows,), tells which rows count (sigma may be None
+then); NumPy's masked arrays say the same.
 
 A source may know more of itself: `num_rows`, and `chunks(begin, rows)`, its chunks
 from row `begin` on, of `rows` rows where it can choose. Those of this file do.
 """
 
 import collections
-import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
+
+from ._mapped import check_file, give_back
 
 
 _ROWS = 2**18  # in a chunk where nobody chose
@@ -83,12 +86,21 @@ class ArraySource:
         `rows_last`.
     - `y`: array of shape (m,).
     - `sigma`: standard deviations of y: None, an array of shape (m,) or one number.
+    - `mask`: None, or booleans of shape (m,): False leaves a row out.
 
     **Raises:** `ValueError` where lengths differ, there are no data, or `sigma` is a
     matrix.
     """
 
-    def __init__(self, x: Any, y: Any, sigma: Any = None, *, rows_last: bool = False):
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        sigma: Any = None,
+        *,
+        rows_last: bool = False,
+        mask: Any = None,
+    ):
         self.x, self.y, self.rows_last = x, y, bool(rows_last)
         self.num_rows = _length(y, "y")
         axis = -1 if rows_last else 0
@@ -116,6 +128,18 @@ class ArraySource:
                 raise ValueError(
                     f"`sigma` has {len(sigma)} rows, and `y` has {self.num_rows}."
                 )
+        if isinstance(mask, list | tuple):
+            mask = np.asarray(mask)
+        if mask is not None and mask.dtype != np.bool_:
+            raise TypeError(
+                f"`mask` must be boolean, got {mask.dtype}: True for what counts."
+            )
+        if mask is not None and _length(mask, "mask") != self.num_rows:
+            raise ValueError(
+                f"`mask` has shape {tuple(mask.shape)}, and `y` has {self.num_rows} "
+                "rows."
+            )
+        self.mask = mask
 
     def __iter__(self) -> Iterator[tuple]:
         return self.chunks(0, _ROWS)
@@ -125,27 +149,31 @@ class ArraySource:
         seen: collections.deque = collections.deque()
         for i in range(begin, self.num_rows, rows):
             j = min(i + rows, self.num_rows)
+            for array in jax.tree.leaves((self.x, self.y, self.sigma)):
+                check_file(array)
             x = jax.tree.map(lambda a, i=i, j=j: self._rows(a, i, j), self.x)
             y = self.y[i:j]
             sigma: Any = self.sigma
             if sigma is not None and not isinstance(sigma, float):
                 sigma = sigma[i:j]
             chunk = (x, y) if sigma is None else (x, y, sigma)
+            if self.mask is not None:
+                chunk = (x, y, sigma, self.mask[i:j])
             yield chunk
             # The pages of a memory map count as memory of the process. What was read
             # some chunks ago is given back; the system still has it in its cache.
             seen.append(chunk)
             if len(seen) > _KEPT:
-                _give_back(seen.popleft())
+                give_back(seen.popleft())
         while seen:
-            _give_back(seen.popleft())
+            give_back(seen.popleft())
 
     def sample(self, rows: int) -> tuple:
         """About so many rows in 64 pieces, taken evenly from all of them."""
         piece = max(1, rows // 64)
         begins = np.linspace(0, max(0, self.num_rows - piece), 64).astype(int)
         pieces = [next(self.chunks(int(i), piece)) for i in np.unique(begins)]
-        return jax.tree.map(lambda *a: np.concatenate(a), *map(_plain, pieces))
+        return jax.tree.map(_joined, *map(_plain, pieces))
 
     def _rows(self, array: Any, i: int, j: int) -> np.ndarray:
         if self.rows_last and len(array.shape) > 1:
@@ -236,7 +264,20 @@ class TableSource:
 def _plain(chunk: tuple) -> tuple:
     """With a sigma for each row."""
     x, y, *sigma = chunk
-    return x, y, *(np.full(len(y), s) if np.ndim(s) == 0 else s for s in sigma)
+    return (
+        x,
+        y,
+        *(
+            np.full(len(y), s) if s is not None and np.ndim(s) == 0 else s
+            for s in sigma
+        ),
+    )
+
+
+def _joined(*parts: Any) -> np.ndarray:
+    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
+        return np.ma.concatenate(parts)
+    return np.concatenate(parts)
 
 
 def _dataset(path: Any) -> Any:
@@ -264,24 +305,3 @@ def _length(array: Any, name: str) -> int:
     if array.shape[0] == 0:
         raise ValueError(f"`{name}` is empty: there are no data to fit.")
     return int(array.shape[0])
-
-
-def _give_back(chunk: Any) -> None:
-    """Unmap the pages of views of shared memory maps; they can be read again."""
-    if not hasattr(mmap, "MADV_DONTNEED"):
-        return
-    for view in jax.tree.leaves(chunk):
-        pages = getattr(view, "_mmap", None)
-        if (
-            not isinstance(view, np.memmap)
-            or not isinstance(pages, mmap.mmap)
-            or view.mode == "c"
-            or not view.flags.c_contiguous
-        ):
-            continue
-        whole = np.frombuffer(pages, np.uint8)
-        begin = view.ctypes.data - whole.ctypes.data
-        first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
-        last = (begin + view.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-        if last > first:
-            pages.madvise(mmap.MADV_DONTNEED, first, last - first)

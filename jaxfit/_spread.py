@@ -26,8 +26,9 @@ from jaxtyping import Array, Shaped
 
 from ._linearise import Linearisation, Triangle
 from ._mesh import Split, is_on_auto_axes, split_of
-from ._objective import Form, Objective, is_rows, why_not_rowwise
+from ._objective import Form, Objective, why_not_rowwise
 from ._problem import Problem
+from ._shared import are_rows
 from ._trf import TRF
 from ._types import Flag, Scalar, Vector
 
@@ -62,7 +63,7 @@ class Spread(eqx.Module):
         if reason is not None:
             return reason
         leaves, structure = jax.tree.flatten(whole.rows)
-        are_rows = tuple(is_rows(leaf, whole.size) for leaf in leaves)
+        of_rows = tuple(jax.tree.leaves(are_rows(whole.rows, whole.size)))
         count = -(-whole.size // split.parts)
         extra = count * split.parts - whole.size
 
@@ -72,19 +73,19 @@ class Spread(eqx.Module):
             # Laid out here, before the loop, data are not laid out within it.
             return split.lay(leaf, split.axes)
 
-        pairs = zip(leaves, are_rows, strict=True)
+        pairs = zip(leaves, of_rows, strict=True)
         leaves = [padded(leaf) if is_row else leaf for leaf, is_row in pairs]
         mask = whole.mask
         if extra:
             mask = jnp.ones(whole.size, bool) if mask is None else mask
             mask = jnp.concatenate([mask, jnp.zeros(extra, bool)])
-        share = _traced_share(split, problem, x, solver, whole, leaves, are_rows)
+        share = _traced_share(split, problem, x, solver, whole, leaves, of_rows)
         return Spread(
             share=share,
             rows=structure.unflatten(leaves),
             mask=None if mask is None else split.lay(mask, split.axes),
             size=whole.size,
-            are_rows=are_rows,
+            are_rows=of_rows,
             split=split,
         )
 
@@ -140,7 +141,7 @@ class Spread(eqx.Module):
         return on_shares(leaves, self.mask, arrays, x)
 
 
-def _traced_share(split, problem, x, solver, whole, leaves, are_rows) -> Objective:
+def _traced_share(split, problem, x, solver, whole, leaves, of_rows) -> Objective:
     """The objective of one device's rows, traced where it will run, without data."""
     made = []
     structure = jax.tree.structure(whole.rows)
@@ -155,7 +156,7 @@ def _traced_share(split, problem, x, solver, whole, leaves, are_rows) -> Objecti
         made.append(Objective.of(local, x, solver, whole.form))
         return x
 
-    jax.eval_shape(split.mapped(trace, are_rows), leaves, None, None, x)
+    jax.eval_shape(split.mapped(trace, of_rows), leaves, None, None, x)
     return dataclasses.replace(made[0], rows=None)
 
 
@@ -195,7 +196,8 @@ def objective_of(
 
 
 def _laid(whole: Objective, split: Split) -> Objective:
-    def lay(leaf):
-        return split.lay(leaf, split.axes) if is_rows(leaf, whole.size) else leaf
+    def lay(leaf, is_row):
+        return split.lay(leaf, split.axes) if is_row else leaf
 
-    return dataclasses.replace(whole, rows=jax.tree.map(lay, whole.rows))
+    rows = jax.tree.map(lay, whole.rows, are_rows(whole.rows, whole.size))
+    return dataclasses.replace(whole, rows=rows)

@@ -17,6 +17,7 @@ from jax.extend.core import Jaxpr, Literal
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
+from ._abstract import abstract
 from ._bounds import Bounds
 from ._problem import Problem
 
@@ -79,7 +80,7 @@ class Stack(eqx.Module):
             for a, own in zip(leaves, batched, strict=True)
         ]
         one = jax.tree.unflatten(structure, shapes)
-        closed, out = jax.make_jaxpr(make, return_shape=True)(one)
+        closed, out = abstract(make, one)
         own = _dependent(closed.jaxpr, batched)
 
         def axes(structure, flags):

@@ -44,7 +44,7 @@ _MESSAGES = {
     Status.INFEASIBLE_START: "The start is outside its bounds.",
     Status.NONFINITE_JACOBIAN: "The Jacobian is not finite at an accepted point.",
     Status.NONFINITE_START: "The residual or its Jacobian is not finite at the start.",
-    Status.TOO_FEW_DATA: "There are fewer data than free parameters.",
+    Status.TOO_FEW_DATA: "There are fewer data than free parameters, or none.",
     Status.STOPPED: "Stopped because `callback` raised `StopIteration` or gave True.",
     Status.MAX_STEPS: "The maximum number of steps or evaluations was reached.",
     Status.GTOL: "`gtol` termination condition is satisfied.",

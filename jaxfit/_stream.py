@@ -10,16 +10,19 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import ArrayLike, PyTree
 
+from ._abstract import abstract
 from ._check import one_of, positive_int
 from ._checkpoint import Checkpoint, CheckpointFile
 from ._curve import Curve
 from ._drive import Drive
 from ._fit_info import fit_info
+from ._fork import check_process
 from ._function import Function
 from ._machine import cores
 from ._objective import why_not_rowwise
 from ._pass import Pass, with_data
 from ._plan import block_rows
+from ._precision import in_own_settings
 from ._problem import Problem
 from ._progress import progress_bar
 from ._reading import Block, NanPolicy, Reading
@@ -39,6 +42,7 @@ class StreamFit(NamedTuple):
     info: dict[str, Any]
 
 
+@in_own_settings
 def fit_stream(
     model: Callable[[Any, Any], Any],
     source: Source,
@@ -66,7 +70,9 @@ def fit_stream(
     - `model`: `model(x, params)` returns a prediction for each row of x. It must treat
         rows one by one, which is proven from its program before the first pass.
     - `source`: [`jaxfit.ArraySource`][], [`jaxfit.TableSource`][], or whatever gives
-        chunks (x, y) or (x, y, sigma), the same ones each time it is iterated over.
+        chunks (x, y), (x, y, sigma) or (x, y, sigma, mask), the same ones each time it
+        is iterated over. Rows whose mask is False, or that NumPy's masked arrays mask,
+        are left out.
     - `p0`, `bounds`, `loss`, `f_scale`: as in [`jaxfit.curve_problem`][]; equal bounds
         fix a parameter.
     - `solver`: a [`jaxfit.TRF`][]. `linear_solver` is "gram" unless it says "qr";
@@ -91,6 +97,7 @@ def fit_stream(
     is not as above; [`jaxfit.ReadError`][] for a chunk that could not be read;
     [`jaxfit.CheckpointError`][] for a checkpoint of another fit.
     """
+    check_process()
     begun = time.perf_counter()
     check_options(solver, chunk_size, warm_up, nan_policy, retries)
     solver = _solver(TRF() if solver is None else solver)
@@ -107,7 +114,7 @@ def fit_stream(
     _check_rowwise(problem, solver, first)
     point, _ = ravel_pytree(problem.params)
     data = first.x, first.y, first.sigma, first.used
-    blank = jax.eval_shape(_linearised, problem, solver, point, *data)
+    _, blank = abstract(_linearised, problem, solver, point, *data)
     blank = jax.tree.map(lambda a: jnp.full(a.shape, jnp.nan, a.dtype), blank)
     of = Pass(problem, solver, blank, reading, workers)
 
@@ -130,12 +137,12 @@ def fit_stream(
         done = drive.run(watch.tick)
     except Exception:
         if file is not None:
-            file.write(held(drive))
+            file.save(held(drive))
         raise
     finally:
         watch.close()
     if file is not None:
-        file.write(held(drive))
+        file.save(held(drive))
     if not done:
         done = bool(drive.state.closed)
     solution = _solution(problem, drive, not done)
@@ -145,6 +152,7 @@ def fit_stream(
     )
     saved = {
         "checkpoints": 0 if file is None else file.count,
+        "checkpoint_failures": 0 if file is None else file.failures,
         "checkpoint_seconds": 0.0 if file is None else file.slowest,
         "resumed": resumed,
     }
@@ -192,7 +200,7 @@ def _check_rowwise(problem: Problem, solver: TRF, first: Block) -> None:
 
     reasons: list[str | None] = []
     point, _ = ravel_pytree(problem.params)
-    jax.eval_shape(reason, whole, point)
+    abstract(reason, whole, point)
     if reasons[0] is not None:
         raise ValueError(
             f"`model` does not treat rows one by one: {reasons[0]}. Its data cannot be "
@@ -220,7 +228,7 @@ class _Watch:
         if self.file is not None:
             number = drive.passes if end_of_pass else None
             if self.file.is_due(number):
-                self.file.write(held(drive))
+                self.file.save(held(drive))
         if self._bar is None:
             return
         if end_of_pass:

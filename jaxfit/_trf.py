@@ -48,7 +48,7 @@ _OFFSET = 1e-3
 _ROUNDING = 64
 # New starts without progress after which a fit has stalled.
 _RESTARTS = 4
-_DECAY, _R0, _GROW = 1., 3., 2.
+_DECAY, _R0, _GROW = 1.0, 3.0, 2.0
 _COSINE = 1e-7
 
 
@@ -238,7 +238,9 @@ class TRF(eqx.Module):
         # What a parameter makes of the residual, as far as the model is linear, and
         # what all of them are rounded to there. A column that is so small is rounding
         # of the others: its parameter waits for a better point, until the next start.
-        eps, tiny = (float(a) for a in (jnp.finfo(x.dtype).eps, jnp.finfo(x.dtype).tiny))
+        eps, tiny = (
+            float(a) for a in (jnp.finfo(x.dtype).eps, jnp.finfo(x.dtype).tiny)
+        )
         effect = norms * jnp.abs(x)
         limit = jnp.where(state.num_rows > len(x), 0, self._tol(self.xtol, 2 / 3, x))
         limit = jnp.maximum(limit, _ROUNDING * eps)

@@ -20,7 +20,6 @@ phase begins, at the point found if its cost is lower than that of the start, on
 same sample.
 """
 
-import functools
 from typing import Any, Literal
 
 import jax
@@ -33,6 +32,7 @@ from ._check import one_of, positive_int
 from ._objective import Objective
 from ._pass import with_data
 from ._problem import Problem
+from ._program import program
 from ._reading import Reading
 from ._solve import solve
 from ._trf import TRF
@@ -95,12 +95,12 @@ def warmed(
     }
 
 
-@jax.jit
+@program
 def _cost(problem: Problem, x: Vector) -> Scalar:
     return Objective.of(problem, x, TRF(linear_solver="gram")).cost(x)
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4))
+@program(static=(3, 4))
 def _search(
     problem: Problem, start: Vector, enough: float, max_steps: int, patience: int
 ) -> tuple[Vector, Array]:

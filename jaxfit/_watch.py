@@ -6,16 +6,16 @@ one dispatch a step, and nothing when nobody watches.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ._mesh import on_auto_axes
+from ._precision import in_own_settings
 from ._problem import Problem
+from ._program import program
 from ._result import Solution
 from ._solve import solution_of
 from ._spread import objective_of
@@ -24,6 +24,7 @@ from ._status import Status
 from ._trf import TRF
 
 
+@in_own_settings
 def watch(
     problem: Problem, solver: TRF, on_step: Callable[[State], bool | None]
 ) -> Solution:
@@ -46,10 +47,10 @@ def watch(
 
 
 # What runs on a mesh must see an array that is on it, used or not.
-_jit = functools.partial(jax.jit, keep_unused=True)
+_on_a_mesh = program(keep_unused=True)
 
 
-@_jit
+@_on_a_mesh
 @on_auto_axes
 def _init(problem: Problem, solver: TRF, axes: tuple[str, ...] | None) -> State:
     start, _ = ravel_pytree(problem.params)
@@ -58,7 +59,7 @@ def _init(problem: Problem, solver: TRF, axes: tuple[str, ...] | None) -> State:
     return solver.init(start, problem.bounds, blank, num_rows)
 
 
-@jax.jit
+@program
 @on_auto_axes
 def _step(
     problem: Problem, solver: TRF, state: State, axes: tuple[str, ...] | None
@@ -67,7 +68,7 @@ def _step(
     return solver.step(state, objective.cost, objective.linearise, problem.bounds)
 
 
-@_jit
+@_on_a_mesh
 @on_auto_axes
 def _close(
     problem: Problem, solver: TRF, state: State, axes: tuple[str, ...] | None

@@ -30,6 +30,8 @@ os.environ["XLA_FLAGS"] = " ".join(
 import jax
 import jaxtyping
 
+import jaxfit
+
 
 jax.config.update("jax_enable_x64", True)
 # Compile times and trace counts are asserted, so no run may profit from an earlier one.
@@ -43,6 +45,7 @@ def programs_of_one_module():
     Beyond that the compiler crashes, after some 500 programs of whole fits.
     """
     yield
+    jaxfit.clear_caches()
     jax.clear_caches()
     gc.collect()
 

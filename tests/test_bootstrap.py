@@ -534,3 +534,19 @@ def test_bad_intervals():
             found.interval(level)
     with pytest.raises(ValueError, match=r"`kind` must be one of .*'normal'"):
         found.interval(0.9, "normal")
+
+
+def test_parameters_that_are_held_are_no_rows_however_many_data_there_are():
+    """Four data and four parameters, two of them held, which pairs leave alone."""
+    x = np.array([0.0, 1.0, 2.0, 3.0])
+    fit = jaxfit.curve_fit(
+        lambda x, a, b, c, d: a + b * x + (c - 10) + (d - 20),
+        x,
+        1 + 2 * x + np.array([0.1, -0.1, 0.1, -0.1]),
+        [1.0, 1.0, 10.0, 20.0],
+        fixed={"c": 10.0, "d": 20.0},
+    )
+    with fit._again() as (problem, _):
+        drawn = picked(problem, jnp.array([3, 3, 0, 1]), jnp.ones(4, bool), True)
+    np.testing.assert_array_equal(drawn.args.x.x, [3, 3, 0, 1])
+    np.testing.assert_array_equal(drawn.args.x.start, problem.args.x.start)

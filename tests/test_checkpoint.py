@@ -5,13 +5,18 @@ folder is copied at every moment at which a checkpoint can be written.
 """
 
 import _thread
+import errno
+import json
 import os
+import pickle
 import shutil
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import time
-import warnings
+import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -318,9 +323,11 @@ def test_a_file_cut_short_falls_back_to_the_previous_one(moments, tmp_path, expe
     same_bits(found, expected)
     for path in (latest, previous):
         path.write_bytes(b"")
-    with pytest.warns(RuntimeWarning, match="damaged") as warned:
-        found = stream(p0=FAR, checkpoint=copy)
-    assert len(warned) == 2 and not found.info["resumed"]
+    with pytest.raises(CheckpointError, match=r"previous.npz': damaged.*resume=False"):
+        stream(p0=FAR, checkpoint=copy)
+    assert latest.read_bytes() == previous.read_bytes() == b""
+    found = stream(p0=FAR, checkpoint=copy, resume=False)
+    assert not found.info["resumed"]
     same_bits(found, expected)
 
 
@@ -349,16 +356,202 @@ def test_damage_of_any_kind_is_found(tmp_path):
     found_bad = 0
     for content in spoilt:
         file.latest.write_bytes(content)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        try:
             found = file.read()
-        if found is None:
+        except CheckpointError:
             found_bad += 1
             continue
         assert found.keys() == arrays.keys()
         for name, array in arrays.items():
             np.testing.assert_array_equal(found[name], array)
     assert found_bad > 200
+
+
+def rewritten(path, change):
+    """The file with its arrays changed; whole, as far as its names tell."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    del arrays["names"]
+    change(arrays)
+    names = np.array(json.dumps(sorted(arrays)))
+    np.savez(path, **arrays, names=names)
+
+
+def set_array(name, value):
+    return lambda arrays: arrays.update({name: np.asarray(value)})
+
+
+def described(**changes):
+    def change(arrays):
+        description = {**json.loads(str(arrays["description"])), **changes}
+        arrays["description"] = np.array(json.dumps(description))
+
+    return change
+
+
+WHOLE_BUT_ODD = {
+    "no state": lambda arrays: arrays.pop("state 0"),
+    "no counters": lambda arrays: arrays.pop("counters"),
+    "no numbers of rows": lambda arrays: arrays.pop("reading"),
+    "one array too many": set_array("state 99", 1.0),
+    "another shape": set_array("state 0", np.ones(7)),
+    "no shape": set_array("state 0", 1.0),
+    "another dtype": set_array("state 0", np.ones(3, np.float32)),
+    "words": set_array("state 0", ["a", "b", "c"]),
+    "few counters": set_array("counters", [1, 2]),
+    "no workers": set_array("counters", [1, 2, 0]),
+    "bad rows of one column": set_array("bad rows", np.zeros((3, 1), np.int64)),
+    "part of a linearisation": lambda arrays: arrays.pop("current 1"),
+    "another format": described(format=2),
+    "another version": described(**{"version of jaxfit": "99.0"}),
+    "no JSON": set_array("description", "{"),
+    "another JSON": set_array("description", "[1, 2]"),
+    "a number": set_array("description", 3.0),
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE_BUT_ODD)
+def test_a_file_that_is_whole_but_odd_is_refused(tmp_path, kind):
+    stream(checkpoint=tmp_path)
+    rewritten(tmp_path / "latest.npz", WHOLE_BUT_ODD[kind])
+    before = (tmp_path / "latest.npz").read_bytes()
+    with pytest.raises(CheckpointError, match=r"checkpoint.*resume=False"):
+        stream(checkpoint=tmp_path)
+    assert (tmp_path / "latest.npz").read_bytes() == before
+
+
+@pytest.mark.parametrize("within", ["partial done", "partial others", "costs"])
+def test_odd_arrays_within_a_pass_are_refused(moments, tmp_path, within):
+    stream(Watched(chunks(20, *DATA), seconds=0.01), FAR, checkpoint=tmp_path / "all")
+    for copy in reversed(moments):
+        with np.load(copy / "latest.npz") as file:
+            held = within in file.files and "partial done" in file.files
+        if held:
+            break
+    assert held
+    rewritten(copy / "latest.npz", set_array(within, np.ones((2, 5))))
+    with pytest.raises(CheckpointError, match="not one of such a fit"):
+        stream(p0=FAR, checkpoint=copy)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"garbage" * 100, b"PK\x03\x04", "array", "pickle", "zip"]
+)
+def test_files_that_are_no_checkpoints(tmp_path, content):
+    path = tmp_path / "latest.npz"
+    if content == "array":
+        with open(path, "wb") as file:
+            np.save(file, np.arange(3.0))
+    elif content == "pickle":
+        path.write_bytes(pickle.dumps({"state 0": 1}))
+    elif content == "zip":
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("letter.txt", "hello")
+    else:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"latest.npz': damaged, or no checkp"):
+        stream(checkpoint=tmp_path)
+    assert stream(checkpoint=tmp_path, resume=False).solution.success
+
+
+# --- Disks that are full, or may not be written any more ---------------------------
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("at", ["mkstemp", "fsync", "replace", "savez"])
+def test_a_disk_that_fails_does_not_end_the_fit(
+    always, expected, tmp_path, monkeypatch, at, code
+):
+    """From the third checkpoint on; the one before stands, and can be resumed."""
+    where = {"mkstemp": tempfile, "fsync": os, "replace": os, "savez": np}[at]
+    whole, calls = getattr(where, at), []
+
+    def failing(*args, **kwargs):
+        calls.append(1)
+        if len(calls) > 4:
+            raise OSError(code, os.strerror(code))
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(where, at, failing)
+    words = rf"could not be written .*{os.strerror(code)}.* stands, .*\.npz"
+    with pytest.warns(RuntimeWarning, match=words) as warned:
+        found = stream(p0=FAR, checkpoint=tmp_path)
+    assert len(warned) == 1 and found.info["checkpoint_failures"] > 1
+    same_bits(found, expected)
+    monkeypatch.undo()
+    assert not [name for name in os.listdir(tmp_path) if name.endswith(".tmp")]
+    resumed = stream(p0=FAR, checkpoint=tmp_path)
+    assert resumed.info["resumed"]
+    same_bits(resumed, expected)
+
+
+def test_a_disk_that_recovers_is_written_again(always, expected, tmp_path, monkeypatch):
+    whole, calls = os.fsync, []
+
+    def failing(handle):
+        calls.append(1)
+        if 5 <= len(calls) <= 7:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return whole(handle)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.warns(RuntimeWarning, match="could not be written"):
+        found = stream(p0=FAR, checkpoint=tmp_path)
+    assert found.info["checkpoint_failures"] == 3
+    source = Watched(chunks(20, *DATA))
+    same_bits(stream(source, p0=FAR, checkpoint=tmp_path), expected)
+    assert source.finished == 0  # the last checkpoint is the answer
+
+
+def test_an_error_of_the_source_is_told_though_the_disk_is_full(tmp_path, monkeypatch):
+    def before(source, i):
+        if source.begun == 5:
+            raise OSError("gone")
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    source = Watched(chunks(20, *DATA), before)
+    with (
+        pytest.warns(RuntimeWarning, match="there is none before it"),
+        pytest.raises(ReadError, match="gone"),
+    ):
+        stream(source, FAR, retries=0, checkpoint=tmp_path)
+
+
+def test_what_is_renamed_is_on_the_disk_before(tmp_path, monkeypatch):
+    """The file is flushed, then it takes the name, then the folder is flushed."""
+    done = []
+    fsync, replace = os.fsync, os.replace
+
+    def flushing(handle):
+        status = os.fstat(handle)
+        folder = stat.S_ISDIR(status.st_mode)
+        done.append("folder" if folder else ("file", status.st_ino))
+        if not folder and sys.platform == "linux":  # all of it is with the system
+            assert "array" in np.load(os.readlink(f"/proc/self/fd/{handle}"))
+        return fsync(handle)
+
+    def renaming(source, target):
+        done.append((os.path.basename(target), os.stat(source).st_ino))
+        return replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", flushing)
+    monkeypatch.setattr(os, "replace", renaming)
+    file = CheckpointFile(Checkpoint(tmp_path), {})
+    for number in range(2):
+        file.write({"array": np.arange(3.0) + number})
+    first, second = (done[i][1] for i in (0, 3))
+    assert done == [
+        ("file", first),
+        ("latest.npz", first),
+        "folder",
+        ("file", second),
+        ("previous.npz", first),
+        ("latest.npz", second),
+        "folder",
+    ]
 
 
 # --- Checkpoints of other fits ---------------------------------------------------

@@ -996,3 +996,19 @@ def test_a_refit_in_both_precisions_of_a_polish(plain):
 def test_it_is_at_the_top_of_the_package():
     assert jaxfit.curve_fit_batch is curve_fit_batch
     assert jaxfit.CurveFitBatchResult is CurveFitBatchResult
+
+
+def test_as_many_data_as_parameters():
+    """The start is as long as the data, and is no row of them."""
+    x = np.array([0.0, 1.0, 2.0])
+    y = np.stack([1 + x, 2 + x**2])
+
+    def any_number(x, *p):
+        return jnp.polyval(jnp.stack(p), x)
+
+    result = jaxfit.curve_fit_batch(any_number, x, y, np.ones(3))
+    np.testing.assert_allclose(result.popt, [[0, 1, 1], [1, 0, 2]], atol=1e-7)
+    held = jaxfit.curve_fit_batch(
+        lambda x, a, b, c: a * x**2 + b * x + c, x, y, [1, 0, 5], fixed={"a": 1.0}
+    )
+    assert held.popt[1] == pytest.approx([1, 0, 2], abs=1e-7)

@@ -135,10 +135,11 @@ def test_an_unknown_nan_policy():
 COVARIANCE = 0.01 * np.exp(-np.abs(np.subtract.outer(np.arange(M), np.arange(M))))
 
 
-@pytest.mark.parametrize("bad", [0.0, -1.0, NAN, INF])
-def test_deviations_must_be_positive_and_finite(bad):
+@pytest.mark.parametrize("bad", [0.0, -1.0, NAN, -INF])
+def test_deviations_must_be_positive(bad):
     text = f"`sigma` must be positive and finite, got {bad}"
     refused(ValueError, text, sigma=bad)
+    refused(ValueError, "`sigma` must be positive and finite, got inf", sigma=INF)
     refused(ValueError, f"{text} at index 2", sigma=put(np.ones(M), [2, 5], bad))
     # What nan_policy leaves out may have any deviation; the others may not.
     holed = {"ydata": put(Y, 1, NAN), "nan_policy": "omit"}

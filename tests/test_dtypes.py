@@ -244,3 +244,65 @@ def test_a_process_that_never_enables_float64(promotion, dtype):
     assert found["status"] > 0
     assert found["steps"] < 30
     np.testing.assert_allclose(found["params"], [2.5, 1.3, 0.5], rtol=1e-5)
+
+
+TIMES = np.arange(0, 3000, 50).astype(np.int16)
+SQUARES = 3e-6 * TIMES.astype(float) ** 2 + 0.5
+
+
+def squares(x, a, b):
+    t = x["t"] if isinstance(x, dict) else x
+    return a * t**2 + b
+
+
+DOORS = {
+    "curve_fit": lambda f, x, y, p0: jaxfit.curve_fit(f, x, y, p0).popt,
+    "batch": lambda f, x, y, p0: jaxfit.curve_fit_batch(f, x, [y, y], p0).popt[1],
+    "solve": lambda f, x, y, p0: jaxfit.solve(problem_of(f, x, y, p0)).params,
+    "solve_batch": lambda f, x, y, p0: jaxfit.solve_batch(
+        [problem_of(f, x, y, p0)] * 2
+    ).params[1],
+    "memory": lambda f, x, y, p0: jaxfit.fit_large_dataset(f, x, y, p0).popt,
+    "stream": lambda f, x, y, p0: (
+        jaxfit.fit_large_dataset(f, x, y, p0, strategy="streamed").popt
+    ),
+    "fit_stream": lambda f, x, y, p0: (
+        jaxfit.fit_stream(
+            lambda x, p: f(x, *p), jaxfit.ArraySource(x, y), np.array(p0)
+        ).solution.params
+    ),
+}
+
+
+def problem_of(f, x, y, p0):
+    return curve_problem(lambda x, p: f(x, *p), x, y, np.array(p0))
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int64, np.float16])
+@pytest.mark.parametrize("container", [np.asarray, lambda t: {"t": t}])
+@pytest.mark.parametrize("door", DOORS)
+def test_narrow_x_does_not_wrap_at_any_door(door, container, dtype):
+    """int16 wraps at 181^2 = 32,761 and float16 ends at 256^2 = 65,536."""
+    t = TIMES.astype(dtype)
+    y = 3e-6 * t.astype(float) ** 2 + 0.5
+    found = DOORS[door](squares, container(t), y, [1e-6, 0.0])
+    np.testing.assert_allclose(found, [3e-6, 0.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_integers_stay_an_index_where_the_model_uses_them_as_one(door):
+    """Beside another integer, that is a measurement and must not wrap."""
+    group = (np.arange(TIMES.size) % 2).astype(np.int8)
+    used = TIMES < 2000
+    x = {"t": TIMES, "group": group, "used": used}
+
+    def f(x, a, b, c):
+        if "stream" in door:  # where rows must be treated one by one
+            offset = b + (c - b) * (x["group"] & 1)
+        else:
+            offset = jnp.stack([b, c])[x["group"]]
+        return jnp.where(~x["used"], 0, a * x["t"] ** 2 + offset)
+
+    y = np.where(used, SQUARES + group, 0)
+    found = DOORS[door](f, x, y, [1e-6, 0.0, 0.0])
+    np.testing.assert_allclose(found, [3e-6, 0.5, 1.5], rtol=1e-6)
