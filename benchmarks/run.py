@@ -19,6 +19,8 @@ from _report import as_markdown, as_text
 NAMES = (
     "nist",
     "classic",
+    "more_garbow_hillstrom",
+    "starts",
     "dose_response",
     "one_fit",
     "first_call",

@@ -72,3 +72,17 @@ def test_active_bounds_are_relative_to_the_parameters_size():
     size = jnp.array([1e-12, 1.0, 1.0])
     x = jnp.array([3e-12, 1e-9, 1 - 1e-9])
     np.testing.assert_array_equal(box.active(x, size), [0, -1, 1])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "reach"), [(jnp.float64, 5.5e-7), (jnp.float32, 2e-3)]
+)
+def test_active_is_what_is_within_eps_to_the_power_of_two_fifths(dtype, reach):
+    """A parameter of a thousandth of its size is not at its bound of 0."""
+    box = Bounds(jnp.zeros(4, dtype), jnp.full(4, INF, dtype))
+    size = jnp.array([1.0, 1.0, 1e-12, 1e-12], dtype)
+    x = size * jnp.array([reach / 2, reach * 2, reach / 2, reach * 2], dtype)
+    np.testing.assert_array_equal(box.active(x, size), [-1, 0, -1, 0])
+    far = Bounds(jnp.full(4, -INF, dtype), jnp.full(4, 1e3, dtype))
+    near = jnp.array([1e3 * (1 - reach / 2), 1e3 * (1 - reach * 2), 0, 0], dtype)
+    np.testing.assert_array_equal(far.active(near, size), [1, 0, 0, 0])

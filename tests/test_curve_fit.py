@@ -477,6 +477,18 @@ def test_a_fixed_parameter_is_a_smaller_model(way):
         close(getattr(result, band)(), getattr(reference, band)(), 1e-9)
 
 
+@pytest.mark.parametrize("held", [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)])
+def test_a_jacobian_of_all_parameters_serves_the_free_ones(held):
+    """The columns are those of the free parameters, wherever the others stand."""
+    fixed = np.isin(np.arange(3), held)
+    options = {"p0": [2.4, 1.4, 0.45], "fixed": fixed}
+    result = curve_fit(decay, X, Y, jac=slopes, **options)
+    reference = curve_fit(decay, X, Y, **options)
+    close(result.popt, reference.popt, 1e-10)
+    close(result.pcov, reference.pcov, 1e-8)
+    assert result.nfev == reference.nfev
+
+
 def test_fixing_and_bounding_go_together():
     options = {"fixed": {"c": 0.45}, "bounds": (0, [3.0, 1.1, 9.0])}
     result = curve_fit(decay, X, Y, jac=slopes, x_scale=[1.0, 2.0, 3.0], **options)

@@ -387,6 +387,48 @@ def test_a_jacobian_of_the_users_is_called(plain):
     close(result.perr, plain.perr / 2, 1e-2)
 
 
+def slopes(x, a, b):
+    e = jnp.exp(-b * x)
+    return jnp.stack([e, -a * x * e], axis=-1)
+
+
+@pytest.mark.parametrize("held", [0, 1])
+def test_a_jacobian_of_all_parameters_serves_the_free_ones(held):
+    fixed = np.arange(2) == held
+    result, reference = fit(jac=slopes, fixed=fixed), fit(fixed=fixed)
+    close(result.popt, reference.popt, 1e-9)
+    close(result.perr, reference.perr, 1e-7)
+    np.testing.assert_array_equal(result.nfev, reference.nfev)
+
+
+def shifted(x, a, b, c):
+    return a * jnp.exp(-b * x) + c
+
+
+def test_scales_are_those_of_the_free_parameters():
+    """Beside a parameter that is held a fit goes as that of a smaller model."""
+    p0, scale = np.array([0.1, 2.0, 1.0]), np.array([1e-3, 1.0, 30.0])
+
+    def begun(f=shifted, free=(0, 1, 2), sizes=scale, **options):
+        few = {"x_scale": sizes, "p0": p0[list(free)], "max_nfev": 5}
+        result = fit(f, **{**few, **options})
+        assert (result.nfev == 5).all()
+        return result.popt
+
+    def without_a(x, b, c):
+        return shifted(x, p0[0], b, c)
+
+    def without_c(x, a, b):
+        return shifted(x, a, b, p0[2])
+
+    reference = begun(without_a, (1, 2), scale[1:])
+    close(begun(fixed=[True, False, False])[..., 1:], reference, 1e-9)
+    other = begun(without_a, (1, 2), scale[:2])
+    assert np.abs(other / reference - 1).max() > 1e-6  # these scales matter
+    reference = begun(without_c, (0, 1), scale[:2])
+    close(begun(fixed=[False, False, True])[..., :2], reference, 1e-9)
+
+
 def test_tolerances_and_the_number_of_evaluations(plain):
     loose = fit(ftol=1e-2, xtol=1e-2, gtol=0.0)
     assert loose.nfev.sum() < plain.nfev.sum()

@@ -386,3 +386,40 @@ def test_a_numpy_residual_in_single_precision_is_exact(single_precision):
     ours = least_squares(from_numpy(checked, jac=numpy_slopes), START, args=(X, Y))
     assert kinds == {np.dtype(np.float64)}
     agree(ours, scipy_fit())
+
+
+# --- Starts and steps within bounds ------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [1e-9, 1e-6, 1e-4, 1 - 1e-6])
+def test_a_start_inside_its_bounds_is_where_the_fit_begins(share):
+    """However close to a bound: a start there is often what is known best."""
+    low, high = np.array([0.0, -2.0, 1e-9]), np.array([3.0, 5.0, 2e-9])
+    start = low + share * (high - low)
+    result = least_squares(
+        lambda p: jnp.array([1.0, 1.0, 1e9]) * p - 0.7,
+        start,
+        bounds=(low, high),
+        max_nfev=1,
+    )
+    np.testing.assert_array_equal(result.x, start)
+    assert result.status == 0 and result.nfev == 1
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-15, 1e12])
+def test_a_step_that_would_leave_the_box_stops_short_of_the_bound(unit):
+    """On the bound itself its parameter would be frozen there."""
+    seen = []
+
+    def fun(p):
+        return jnp.stack([p[0] / unit + 1, p[1] / unit - 2, (p[0] + p[1]) / unit])
+
+    def watch(intermediate_result):
+        seen.append(np.asarray(intermediate_result.x))
+
+    start = np.array([1.0, 1.0]) * unit
+    least_squares(fun, start, bounds=(0, np.inf), callback=watch, ftol=1e-12)
+    path = np.array([start, *seen])[:, 0] / unit
+    first = np.flatnonzero(path < 0.5)[0]
+    assert path[first] / path[first - 1] > 1e-4
+    assert path[-1] < 1e-6

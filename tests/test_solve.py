@@ -814,6 +814,32 @@ def test_trial_points_that_are_not_finite_are_rejected():
     assert solution.nfev > solution.njev
 
 
+@pytest.mark.parametrize("cost", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("lanes", [False, True])
+def test_a_trial_cost_that_is_not_finite_is_rejected(cost, lanes):
+    """That of a loss too, which may be -inf: the lowest of costs, and no minimum."""
+
+    def residual(p, _):
+        return jnp.log(p) + 2
+
+    def wild(p, _):  # the Gauss-Newton step from 10 leads to -33
+        return jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1)) + 2, 1e3)
+
+    def loss(z):
+        return jnp.where(z > 100.0, cost, z)
+
+    def solve(problem):
+        if lanes:
+            return jaxfit.solve_batch(stack(problem, problem))
+        return jaxfit.solve(problem)
+
+    solution = solve(Problem(wild, 10.0, loss=loss))
+    assert np.all(solution.success)
+    assert np.all(np.isfinite(solution.cost))
+    close(solution.params, solve(Problem(residual, 10.0)).params, rtol=1e-7)
+    assert lanes or solution.nfev > solution.njev  # the difference was rejected
+
+
 def test_a_fit_walled_in_by_nan_stays_and_shows_its_gradient():
     def residual(p, _):
         return jnp.where(p == 1.0, p, jnp.nan)
@@ -913,3 +939,23 @@ def test_gtol_is_about_the_columns_at_hand():
     problem = jaxfit.Problem(rosenbrock, jnp.array([-1.2, 1.0]))
     solution = jaxfit.solve(problem, jaxfit.TRF(x_scale=1e-12))
     assert not solution.success or solution.cost < 1e-12
+
+
+@pytest.mark.parametrize("upper", [False, True])
+def test_gtol_counts_a_parameter_at_its_bound_by_the_distance_to_it(upper):
+    """The gradient there does not vanish, and its part of the way to the bound does."""
+    sign = -1.0 if upper else 1.0
+
+    def residual(p, _):
+        return jnp.stack([sign * p[0] + 1.0, p[1] - 2.0, 0.3 * sign * p[0] + p[1]])
+
+    bounds = (-np.inf, [0.0, np.inf]) if upper else ([0.0, -np.inf], np.inf)
+    problem = Problem(residual, np.array([sign, 1.0]), bounds=bounds)
+    solution = jaxfit.solve(problem, TRF(ftol=0.0, xtol=0.0, gtol=1e-8, max_steps=60))
+    assert solution.status == Status.GTOL
+    close(solution.params, [0.0, 1.0], rtol=1e-6, atol=1e-6)
+    # The cosine of what is free of its bound decides as without one.
+    solution = jaxfit.solve(
+        Problem(residual, np.array([sign, 1.0])), TRF(ftol=0.0, xtol=0.0, gtol=1e-8)
+    )
+    assert solution.status == Status.GTOL
