@@ -76,8 +76,8 @@ def problem(name, oddity):
         y = np.full(M, 2.0)
     if oddity == "offset":
         y = y + 1e6
-        if name == "decay":  # from 0 it would become a straight line
-            start[2] += 1e6
+        if name != "saturation":  # from 0 a decay would become a straight line
+            start[-1] += 1e6
     return y, start, bounds
 
 
