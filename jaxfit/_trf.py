@@ -286,9 +286,11 @@ class TRF(eqx.Module):
         status = jnp.where(finite, status, jnp.where(back, Status.RUNNING, failed))
 
         # The first radius is made of the start's own length; a start at 0 has none, and
-        # takes that of the residual, the length of a Gauss-Newton step on unit columns.
+        # takes that of the residual, the length of a Gauss-Newton step on unit columns. A
+        # step that is rounding of that would show nothing.
         size = norm(x / jnp.where(d > 0, d, jnp.inf))
-        size = jnp.where(size > 0, size, safe_norm)
+        least = float(jnp.finfo(x.dtype).eps) * safe_norm
+        size = jnp.where(size > 0, jnp.maximum(size, least), safe_norm)
         radius = size * jnp.where(restarts > 0, _LATER_RADIUS, _FIRST_RADIUS)
         radius = jnp.where(fresh, radius, state.radius)
         shorter = jnp.maximum(0.25 * state.step_norm, float(jnp.finfo(x.dtype).tiny))
@@ -378,9 +380,9 @@ class TRF(eqx.Module):
         accepted = (actual > 0) | unranked
 
         good = (ratio > 0.75) & ~unranked
-        poor = jnp.where(unranked, ~falling, ratio < 0.25)
         on_boundary = p_norm > 0.95 * state.radius
-        longer = (good | (unranked & falling)) & on_boundary
+        poor = jnp.where(unranked, ~falling & ~on_boundary, ratio < 0.25)
+        longer = (good | unranked) & on_boundary
         radius = jnp.where(longer, 2 * state.radius, state.radius)
         # A radius of 0 is kept for a fit that has none yet.
         least = float(jnp.finfo(x.dtype).tiny)
