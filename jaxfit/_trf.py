@@ -286,8 +286,8 @@ class TRF(eqx.Module):
         status = jnp.where(finite, status, jnp.where(back, Status.RUNNING, failed))
 
         # The first radius is made of the start's own length; a start at 0 has none, and
-        # takes that of the residual, the length of a Gauss-Newton step on unit columns. A
-        # step that is rounding of that would show nothing.
+        # takes that of the residual, the length of a Gauss-Newton step on unit columns.
+        # A step that is rounding of that would show nothing.
         size = norm(x / jnp.where(d > 0, d, jnp.inf))
         least = float(jnp.finfo(x.dtype).eps) * safe_norm
         size = jnp.where(size > 0, jnp.maximum(size, least), safe_norm)

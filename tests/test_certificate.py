@@ -1,4 +1,4 @@
-"""The certificate of convergence: what a tolerance proposes is a minimum, or is told."""
+"""The certificate of convergence: what a tolerance proposes is a minimum, or told."""
 
 import jax
 import jax.numpy as jnp
@@ -139,7 +139,7 @@ def test_a_peak_that_left_its_data_is_told():
 
 
 def test_a_decay_into_a_straight_line_is_no_minimum():
-    """a (1 - exp(-b t)) with a = 1e8, b = 1e-8: the cost still falls, ever so little."""
+    """a (1 - exp(-b t)) with a = 1e8, b = 1e-8: the cost still falls a little."""
 
     def rise(t, p):
         return p[0] * (1 - jnp.exp(-p[1] * t))
@@ -171,7 +171,7 @@ def test_a_column_of_rounding_waits_until_there_is_one():
 
 @pytest.mark.parametrize("unit", [1.0, 1e-12, 1e-18])
 def test_a_bound_of_zero_is_as_near_in_any_unit(unit):
-    """A start at the solution is not moved away from a bound that is far in its unit."""
+    """A start at the solution is not moved away from a bound far in its unit."""
     y = unit * Y
     sized = np.array([unit, 1.0, unit])
     start = sized * np.array([2.0, 1.0, 0.4])
@@ -215,9 +215,7 @@ def test_as_many_parameters_as_data_end_at_a_residual_that_is_none():
 
 def test_lanes_and_single_fits_agree_on_who_has_converged():
     """Fits that end well, badly and not at all, side by side."""
-    starts = jnp.array(
-        [[2.0, 1.0, 0.3], [1e-9, 1e-9, 1e-9], [1.0, 1e9, 1.0], [1.0, -50.0, 0.0]]
-    )
+    starts = jnp.array([[2.0, 1.0, 0.3], [1.0, 3.0, 0.0], [1.0, -500.0, 0.0]])
 
     def problem(start):
         return curve_problem(decay, T, Y, start)
