@@ -97,12 +97,17 @@ def solve_batch(
             "`problems` must be a jaxfit.Problem with stacked leaves or a list of "
             f"problems, got {type(problems).__name__}."
         )
-    stack = Stack.of(problems, in_axes)
+    stack = Stack.of(
+        problems.current()
+        if isinstance(problems, Problem)
+        else [p.current() if isinstance(p, Problem) else p for p in problems],
+        in_axes,
+    )
     if lanes is not None:
         lanes = positive_int("lanes", lanes)
     count = jnp.array(stack.size, jnp.int32)
     chosen = mesh_of(devices, mesh)
-    return _solve(stack, solver, count, lanes, chosen, bool(covariance))
+    return _solve(stack, solver.current(), count, lanes, chosen, bool(covariance))
 
 
 def mesh_of(devices: int | Sequence[Any] | None, mesh: Mesh | None) -> Mesh | None:

@@ -1,7 +1,6 @@
 """One call of `curve_fit` on its way: what the program is given, and running it."""
 
 import contextlib
-import functools
 import time
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from ._bounds import Bounds
 from ._buckets import bucket
-from ._capture import interned
+from ._capture import Capture, identity, interned
 from ._curve_options import solver_of
 from ._curve_program import Given, Outcome, fit, guessed, outcome_of, problem_of
 from ._curve_program import residual as residual_of
@@ -52,7 +51,9 @@ class Call:
         self.jacobian: Any = None
         if callable(jac):
             jac, capture = interned(jac)
-            self.jacobian = ScipyJacobian(self.model, Function(jac, "jac"), capture)
+            self.jacobian = ScipyJacobian(
+                self.model, Function(jac, "jac", capture), capture
+            )
         self.rowwise = self._is_rowwise(data)
         self.num_rows, self.num_data = data.num_rows, data.count
         self._has_rows = jax.tree.map(data.is_rows, data.x)
@@ -199,18 +200,19 @@ class Call:
         return Predictor(self.model, params, self.rowwise)
 
 
-def _model(f: Callable, free, rows_last: bool, capture: Hashable) -> ScipyModel:
-    return ScipyModel(Function(f, "f"), free, rows_last, capture)
+def _model(f: Callable, free, rows_last: bool, capture: Capture) -> ScipyModel:
+    return ScipyModel(Function(f, "f", capture), free, rows_last, capture)
 
 
 def by_identity(make: Callable, *args) -> Any:
-    """`make(*args)`, remembered where the arguments can be hashed."""
-    try:
-        return _remembered(make, *args)
-    except TypeError:
-        return make(*args)
+    """`make(*args)`, remembered; all but plain values is known by identity."""
+    plain = str | tuple | Capture | None
+    key = make, *(a if isinstance(a, plain) else identity(a) for a in args)
+    if key not in _REMEMBERED:
+        if len(_REMEMBERED) >= 512:
+            _REMEMBERED.pop(next(iter(_REMEMBERED)), None)
+        _REMEMBERED[key] = make(*args)
+    return _REMEMBERED[key]
 
 
-@functools.lru_cache(maxsize=512)
-def _remembered(make: Callable, *args) -> Any:
-    return make(*args)
+_REMEMBERED: dict[Hashable, Any] = {}

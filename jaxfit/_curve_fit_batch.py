@@ -145,11 +145,11 @@ def curve_fit_batch(
     )
     data = dataclasses.replace(data, omit=nan_policy == "omit", f_scale=f_scale)
     f, capture = interned(f)
-    model = ScipyModel(Function(f, "f"), free, measured.rows_last, capture)
+    model = ScipyModel(Function(f, "f", capture), free, measured.rows_last, capture)
     jacobian = None
     if jac is not None:
         jac, capture = interned(jac)
-        jacobian = ScipyJacobian(model, Function(jac, "jac"), capture)
+        jacobian = ScipyJacobian(model, Function(jac, "jac", capture), capture)
     losses = read_loss(loss, "trf")
     if way.guess:
         data = guess(model, losses, data)

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ._bounds import Bounds
-from ._capture import check_capture, interned
+from ._capture import Capture, Held, check_capture, interned
 from ._check import is_concrete
 from ._data import fit_dtype, real_array
 from ._differences import DifferenceJacobian
@@ -134,7 +134,10 @@ def least_squares(
         if callable(jac):
             function, capture = interned(jac)
             jacobian = dataclasses.replace(
-                residual, fn=Function(function, "jac"), capture=capture, wide=True
+                residual,
+                fn=Function(function, "jac", capture),
+                capture=capture,
+                wide=True,
             )
         else:
             jacobian = _differences(residual, fun, jac, diff_step, limits, n)
@@ -160,14 +163,14 @@ class ScipyResidual(eqx.Module):
     """
 
     fn: Function
-    rest: tuple = eqx.field(static=True)
+    rest: Held = eqx.field(static=True)
     form: Any = eqx.field(static=True)
-    capture: Hashable = eqx.field(static=True)
+    capture: Capture = eqx.field(static=True)
     wide: bool = eqx.field(static=True)
 
     def __call__(self, x: Array, data: list) -> Any:  # complex for "cs"
         values = iter(data)
-        leaves = [next(values) if a is _DATA else a for a in self.rest]
+        leaves = [next(values) if a is _DATA else a for a in self.rest.value]
         args, kwargs = jax.tree.unflatten(self.form, leaves)
         name = "jac" if self.wide else "fun"
         check_capture(self.fn.wrapped, self.capture, name)
@@ -211,7 +214,7 @@ _DATA = "data"  # stands for an argument that is data
 
 
 def _residual_of(
-    fun: Callable, capture: Hashable, args: tuple, kwargs: dict[str, Any]
+    fun: Callable, capture: Capture, args: tuple, kwargs: dict[str, Any]
 ) -> tuple[ScipyResidual, list]:
     """The residual with its arguments taken apart: arrays and floats are data."""
     leaves, form = jax.tree.flatten((args, kwargs))
@@ -224,15 +227,8 @@ def _residual_of(
     is_data = [isinstance(leaf, kinds) for leaf in leaves]
     data = [leaf for leaf, d in zip(leaves, is_data, strict=True) if d]
     rest = [_DATA if d else leaf for leaf, d in zip(leaves, is_data, strict=True)]
-    try:
-        hash(tuple(rest))
-    except TypeError as err:
-        raise TypeError(
-            "`args` and `kwargs` must hold arrays, numbers and hashable things, "
-            f"and there is {err}: bind it with functools.partial."
-        ) from err
     residual = ScipyResidual(
-        Function(fun, "fun"), tuple(rest), form, capture, wide=False
+        Function(fun, "fun", capture), Held(rest), form, capture, wide=False
     )
     return residual, data
 

@@ -4,7 +4,6 @@ The kernel sees the free parameters only; the others keep their starts. Where th
 of x were turned to the front, f sees them last again.
 """
 
-from collections.abc import Hashable
 from typing import Any
 
 import equinox as eqx
@@ -12,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ._capture import check_capture
+from ._capture import Capture, check_capture
 from ._explain import explained
 from ._function import Function
 from ._types import Vector
@@ -35,7 +34,7 @@ class ScipyModel(eqx.Module):
     fn: Function
     free: tuple[int, ...] = eqx.field(static=True)
     rows_last: bool = eqx.field(static=True)
-    capture: Hashable = eqx.field(static=True)
+    capture: Capture = eqx.field(static=True)
 
     def __call__(self, inputs: Inputs, params: Array) -> Any:
         check_capture(self.fn.wrapped, self.capture, "f")
@@ -58,7 +57,7 @@ class ScipyJacobian(eqx.Module):
 
     model: ScipyModel
     jac: Function
-    capture: Hashable = eqx.field(static=True)
+    capture: Capture = eqx.field(static=True)
 
     def __call__(self, inputs: Inputs, params: Vector) -> PyTree[Array]:
         n, free = inputs.start.size, jnp.array(self.model.free)

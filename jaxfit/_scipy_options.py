@@ -13,7 +13,7 @@ rules about bounds, sizes and tolerances are kept:
 import dataclasses
 import inspect
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ._capture import interned
+from ._capture import Capture, interned
 from ._data import real_array
 from ._explain import explained
 from ._from_numpy import HostFunction
@@ -285,7 +285,7 @@ class ScipyLoss(eqx.Module):
     """A user's loss as rho(z): as SciPy's, it may return (rho, rho', rho'') stacked."""
 
     fn: Function
-    capture: Hashable = eqx.field(static=True)
+    capture: Capture = eqx.field(static=True)
 
     def __call__(self, z: Array) -> Array:
         with explained("loss"):
@@ -310,7 +310,7 @@ def read_loss(loss: Any, method: str) -> NamedLoss | ScipyLoss:
         raise ValueError("method='lm' supports only 'linear' loss function.")
     if callable(loss):
         loss, capture = interned(loss)
-        return ScipyLoss(Function(loss, "loss"), capture)
+        return ScipyLoss(Function(loss, "loss", capture), capture)
     return NamedLoss(loss)
 
 

@@ -169,6 +169,12 @@ class TRF(eqx.Module):
             object.__setattr__(other, name, value)
         return other
 
+    def current(self) -> "TRF":
+        """The same solver, its Jacobian known by what it holds now."""
+        if self.jacobian is None or (now := self.jacobian.current()) is self.jacobian:
+            return self
+        return self.replaced(jacobian=now)
+
     def init(self, x: Vector, bounds: Bounds | None, blank: Any) -> State:
         """The state before the first step, at `x` moved strictly inside its bounds.
 

@@ -576,7 +576,6 @@ def test_levels(level):
         ),
         ({"fun": lambda p, x, y: jnp.zeros(0)}, ValueError, "residual is empty"),
         ({"fun": lambda p, x, y: p * 1j}, TypeError, "residual must be real"),
-        ({"args": (X, {1})}, TypeError, "`args` ... set ... functools.partial"),
         (
             {"fun": lambda p, x, y: jnp.sqrt(x - p[0]) * p[1]},
             ValueError,

@@ -21,6 +21,9 @@ PACKAGE = ROOT / "jaxfit"
 # Bottom to top. A module may import only modules that stand before it.
 LAYERS = [
     "_types",
+    "_known_by",
+    "_content",
+    "_capture",
     "_function",
     "_check",
     "_precision",
@@ -95,7 +98,6 @@ LAYERS = [
     "_plan",
     "_fit_info",
     "_stream",
-    "_capture",
     "_signature",
     "_explain",
     "_buckets",
