@@ -29,6 +29,7 @@ from ._known_by import (
     OPEN,
     PYTHON,
     Content,
+    Known,
     Same,
     attributes,
     in_c,
@@ -79,6 +80,8 @@ class Walk:
         if isinstance(thing, Content):
             self.opaque |= thing.opaque
             return thing.key
+        if isinstance(thing, Known):
+            return kind, thing.known_by()
         if kind is np.ndarray or isinstance(thing, np.generic):
             return self._array(thing)
         if id(thing) in self._place:

@@ -19,6 +19,7 @@ from ._differences import DifferenceJacobian
 from ._from_numpy import HostFunction
 from ._function import Function
 from ._guess import beginnings, candidates, sizes
+from ._host import called_back
 from ._paddable import is_paddable
 from ._predict import Predictor
 from ._problem import Problem
@@ -46,6 +47,7 @@ class Call:
         f, capture = interned(f)
         self.f, self.jac, self.options, self.method = f, jac, options, method
         self.start, self.p0 = start, start.p0
+        self.tabular = False  # x are the columns of a table, by name
         self.free = list(start.free)
         self.model = by_identity(_model, f, start.free, data.rows_last, capture)
         self.jacobian: Any = None
@@ -94,10 +96,8 @@ class Call:
     @contextlib.contextmanager
     def _called_back(self) -> Iterator[None]:
         """The host's part, where the model or its Jacobian is a host function."""
-        with contextlib.ExitStack() as stack:
-            for g in (self.f, self.jac):
-                if isinstance(g, HostFunction):
-                    stack.enter_context(g.fit(self.original()["xdata"], *self.p0))
+        args = self.original()["xdata"], *self.p0
+        with called_back((self.f, self.jac), self.loss, args, {}):
             yield
 
     def _derivatives(self) -> Any:
@@ -197,7 +197,7 @@ class Call:
         }
 
     def predictor(self, params: np.ndarray) -> Predictor:
-        return Predictor(self.model, params, self.rowwise)
+        return Predictor(self.model, params, self.rowwise, self.tabular)
 
 
 def _model(f: Callable, free, rows_last: bool, capture: Capture) -> ScipyModel:

@@ -26,7 +26,7 @@ _ARGUMENTS = (
 _OPTIONS = frozenset(
     """
     args callback col_deriv diag diff_step epsfcn f_scale factor ftol gtol jac_sparsity
-    loss max_nfev maxfev progress tr_options tr_solver verbose workers x_scale xtol
+    host loss max_nfev maxfev progress tr_options tr_solver verbose workers x_scale xtol
     """.split()  # noqa: SIM905
 )
 

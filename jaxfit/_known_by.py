@@ -31,6 +31,14 @@ class Same:
         return id(self.value)
 
 
+class Known:
+    """What is known by `known_by()` alone, in the place of all that it holds."""
+
+    def known_by(self) -> Hashable:
+        """Equal for what may stand in each other's place in a program."""
+        raise NotImplementedError
+
+
 class Content:
     """Equal to another one if it holds the same; `opaque` if that cannot be told.
 

@@ -1,6 +1,5 @@
 """Door 2: `least_squares`, SciPy's call over the kernel's `solve` of a `Problem`."""
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
@@ -18,8 +17,8 @@ from ._check import is_concrete
 from ._data import fit_dtype, real_array
 from ._differences import DifferenceJacobian
 from ._explain import explained
-from ._from_numpy import HostFunction
 from ._function import Function
+from ._host import Host, called_back, check_host, hosted_loss, traced_or_hosted
 from ._objective import Objective
 from ._precision import precision
 from ._problem import Problem
@@ -77,15 +76,18 @@ def least_squares(
     workers: Any = None,
     *,
     progress: bool = False,
+    host: Host = "warn",
 ) -> Any:
     """Minimise a sum of squares: `scipy.optimize.least_squares`.
 
     SciPy's arguments mean what they mean there; "Coming from SciPy" in the
     documentation has them one by one. What differs most:
 
-    - `fun(x, *args, **kwargs)` is written with `jax.numpy`, or wrapped by
-        [`jaxfit.from_numpy`][]. Arrays and floats among `args` and `kwargs` are data;
-        the rest is part of the program.
+    - `fun(x, *args, **kwargs)` is written with `jax.numpy`. One that JAX cannot trace
+        (NumPy, SciPy, `if`, `float()`) runs on the host, slower, with a warning;
+        `host="allow"` leaves the warning out, `host="refuse"` makes it an error. So for
+        `jac` and `loss`. Arrays and floats among `args` and `kwargs` are data; the rest
+        is part of the program.
     - `jac=None` differentiates automatically; "2-point", "3-point" and "cs" are there
         for comparison. A callable may return any array of shape (m, n).
     - `x_scale=None` is "jac" for every method, and `max_nfev=None` stops after 2,000
@@ -111,7 +113,8 @@ def least_squares(
             "workers": (workers, "XLA runs on all cores by itself"),
         }
     )
-    fun, capture = interned(unjitted(fun))
+    check_host(host)
+    fun = unjitted(fun)
     watching = Watching(verbose, callback, progress)
     x0, limits = _start(x0, bounds, method)
     dtype, n = x0.dtype, x0.size
@@ -121,16 +124,19 @@ def least_squares(
         **read_max_nfev(max_nfev),
         **read_linear_solver(tr_solver, tr_options),
     )
-    loss_of = read_loss(loss, method)
     check_f_scale(f_scale)
     args = tuple(args) if isinstance(args, tuple | list) else (args,)
     keywords = dict(kwargs or {})
+    with precision(dtype):
+        loss_of = read_loss(hosted_loss(loss, host), method)
+        fun = traced_or_hosted(fun, "fun", (x0, *args), keywords, host)
+        if callable(jac):
+            jac = traced_or_hosted(jac, "jac", (x0, *args), keywords, host)
+    fun, capture = interned(fun)
     residual, data = _residual_of(fun, capture, args, keywords)
     given = _Given(x0, limits, data, f_scale)
-    with precision(dtype), contextlib.ExitStack() as stack:
-        for function in (fun, jac):
-            if isinstance(function, HostFunction):
-                stack.enter_context(function.fit(x0, *args, **keywords))
+    back = called_back((fun, jac), loss_of, (x0, *args), keywords)
+    with precision(dtype), back:
         if callable(jac):
             function, capture = interned(jac)
             jacobian = dataclasses.replace(
@@ -312,7 +318,7 @@ def _watched(residual, jacobian, solver, loss, given, watching: Watching):
         return np.asarray(_rows(problem, solver, x)[0])
 
     solution = observed(problem, solver, watching, np.array, fun)
-    rows = _rows(problem, solver, solution.params)
+    rows = jax.block_until_ready(_rows(problem, solver, solution.params))
     outcome = jax.device_get(_outcome(solution))
     return (solution, rows), outcome, Timing(0.0, time.perf_counter() - begin)
 

@@ -106,6 +106,7 @@ LAYERS = [
     "_from_numpy",
     "_data",
     "_scipy_options",
+    "_host",
     "_report",
     "_scipy_model",
     "_paddable",
