@@ -21,10 +21,7 @@ of the module, without those of `ABSENT`. A function counts as excluded if any o
 parametrisations is, and one that `TestTRF` and `TestDogbox` share counts twice.
 """
 
-import functools
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -40,6 +37,7 @@ minpack = pytest.importorskip("scipy.optimize.tests.test_minpack", reason=_WHY)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:NumPy warning supp:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::jaxfit._host.HostFunctionWarning"),
 ]
 
 _SPARSITY = "jac_sparsity is refused: derivatives are dense, or products by lsmr."
@@ -92,40 +90,12 @@ EXCLUDED = {
 ROUNDING = {"TestCurveFit::test_curvefit_omitnan[2]"}
 
 
-@functools.cache
-def on_host(fun, jac):
-    return jaxfit.from_numpy(fun, jac=jac)
-
-
-def translated(fun, jac):
-    """What jaxfit is given in the place of SciPy's `fun` and `jac`."""
-    return (on_host(fun, jac), None) if callable(jac) else (on_host(fun, None), jac)
-
-
-def least_squares(fun, x0, jac=None, *args, **kwargs):
-    fun, jac = translated(fun, jac)
-    return jaxfit.least_squares(fun, x0, jac, *args, **kwargs)
-
-
-def curve_fit(f, *args, jac=None, **kwargs):
-    f, jac = translated(f, jac)
-    return jaxfit.curve_fit(f, *args, jac=jac, **kwargs)
-
-
-def cubic_soft_l1(z):
-    t = 1 + z
-    return jnp.stack([3 * (t ** (1 / 3) - 1), t ** (-2 / 3), -2 / 3 * t ** (-5 / 3)])
-
-
 @pytest.fixture(autouse=True)
 def scipys_names(monkeypatch):
     """SciPy's tests call jaxfit, and JAX is as it is where nobody set it up."""
-    losses = [cubic_soft_l1 if x is lsq.cubic_soft_l1 else x for x in lsq.LOSSES]
-    monkeypatch.setattr(lsq, "LOSSES", losses)
-    monkeypatch.setattr(lsq, "cubic_soft_l1", cubic_soft_l1)
-    monkeypatch.setattr(lsq, "least_squares", least_squares)
-    monkeypatch.setattr(minpack, "curve_fit", curve_fit)
-    monkeypatch.setattr(minpack.optimize, "curve_fit", curve_fit)
+    monkeypatch.setattr(lsq, "least_squares", jaxfit.least_squares)
+    monkeypatch.setattr(minpack, "curve_fit", jaxfit.curve_fit)
+    monkeypatch.setattr(minpack.optimize, "curve_fit", jaxfit.curve_fit)
     with jax.enable_x64(False):
         yield
 
@@ -186,7 +156,7 @@ def test_nine_tenths_of_scipys_tests_pass():
 def test_sparse_jacobians_and_operators_are_taken(mode, method):
     p = lsq.BroydenTridiagonal(mode=mode)
     for options in ({}, {"tr_solver": "exact"}, {"x_scale": 1.0}):
-        res = least_squares(p.fun, p.x0, p.jac, method=method, **options)
+        res = jaxfit.least_squares(p.fun, p.x0, p.jac, method=method, **options)
         np.testing.assert_allclose(res.cost, 0, atol=1e-20)
 
 
@@ -194,7 +164,7 @@ def test_sparse_jacobians_and_operators_are_taken(mode, method):
 def test_many_variables_with_bounds(jac):
     p = lsq.BroydenTridiagonal()
     for bounds in ((p.lb, np.inf), (-np.inf, p.ub), (p.lb, p.ub)):
-        res = least_squares(p.fun, p.x0, p.jac if jac == "sparse" else jac, bounds)
+        res = jaxfit.least_squares(p.fun, p.x0, p.jac if jac == "sparse" else jac, bounds)
         np.testing.assert_allclose(res.optimality, 0, atol=1e-10)
 
 
@@ -212,7 +182,7 @@ def test_nan_policies_but_propagate(test, options, monkeypatch):
             raise ValueError(
                 "`nan_policy='propagate'` is not supported by this function."
             )
-        return curve_fit(*args, nan_policy=nan_policy, **kwargs)
+        return jaxfit.curve_fit(*args, nan_policy=nan_policy, **kwargs)
 
     monkeypatch.setattr(minpack, "curve_fit", refusing)
     getattr(minpack.TestCurveFit(), test)(**options)
