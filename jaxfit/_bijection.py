@@ -32,7 +32,7 @@ class Bijection(eqx.Module):
         if size is None:
             size = jnp.where(centre == 0, 1, jnp.abs(centre))
         if bounds is not None:
-            centre = bounds.interior(centre, 1e-3)
+            centre = bounds.interior(centre, 1e-3, size)
         return Bijection(bounds, centre, size)
 
     @property

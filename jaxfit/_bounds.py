@@ -64,10 +64,16 @@ class Bounds(eqx.Module):
         stride = smallest(strides)
         return stride, (strides == stride) & jnp.isfinite(strides)
 
-    def interior(self, x: Vector, rstep: float = 0.0) -> Vector:
+    def interior(
+        self, x: Vector, rstep: float = 0.0, length: Vector | float = 0.0
+    ) -> Vector:
         """x moved to a distance of at least `rstep` (relative) from every bound.
 
-        With `rstep=0` the distance is a unit of rounding, never a denormal number: XLA
+        Relative to the bound, or to the natural `length` of a parameter if that is
+        more: so a bound says the same in every unit.
+
+        A bound of 0 has no size: there the distance is a unit of rounding of numbers
+        that are smaller than any unit makes them, and never a denormal number: XLA
         flushes those to zero, which would leave x on the bound and freeze it there.
         Beyond that it never exceeds a thousandth of ub - lb, so that a narrow box keeps
         its shape. Fixed parameters stay where they are.
@@ -78,7 +84,7 @@ class Bounds(eqx.Module):
 
         def gap(bound):
             size = jnp.where(jnp.isfinite(bound), jnp.abs(bound), 0.0)
-            relative = jnp.maximum(eps * size, rstep * jnp.maximum(size, 1.0))
+            relative = max(eps, rstep) * jnp.maximum(size, length)
             room = jnp.maximum(1e-3 * width, jnp.minimum(eps * size, 0.5 * width))
             return jnp.minimum(jnp.maximum(relative, tiny / eps), room)
 

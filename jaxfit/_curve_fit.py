@@ -169,6 +169,8 @@ class CurveFit:
             )
         if check_finite is None:
             check_finite = nan_policy is None
+        if isinstance(ydata, int | float) and np.ndim(xdata):
+            ydata = np.full(np.shape(xdata)[-1], float(ydata))
         dtype = fit_dtype(ydata)
         reading = ydata, sigma, check_finite, nan_policy, dtype
         data = read_data(xdata, *reading)

@@ -65,7 +65,7 @@ class Drive:
     def _step(self, tick: Callable[["Drive", bool], None]) -> None:
         solver, bounds, start = self.of.solver, self.bounds, self.state.x
         lin = self._linearised(start, tick)
-        state, model = _prepare(solver, self.state, lin, bounds)
+        state, model = _prepare(solver, self._counted(self.state), lin, bounds)
         rejected = 0
         for i in range(solver.trials):
             if self._settled(state):
@@ -84,7 +84,9 @@ class Drive:
 
     def _settled(self, state: State) -> bool:
         most = self.of.solver.max_nfev
-        return bool(state.closed) or (most is not None and bool(state.nfev >= most))
+        return bool(state.closed | state.fresh) or (
+            most is not None and bool(state.nfev >= most)
+        )
 
     def _linearised(self, x: Array, tick: Callable) -> Any:
         if self.current is None:
@@ -133,12 +135,17 @@ class Drive:
 
     def best(self, interrupted: bool) -> State:
         """The state to make a result of: the last point that was accepted."""
-        state = self.state
+        state = self._counted(self.state)
         if not interrupted:
             return state
         lin = self.of.blank if self.current is None else self.current
         stopped = jnp.asarray(Status.STOPPED, state.status.dtype)
         return dataclasses.replace(state, lin=lin, status=stopped)
+
+    def _counted(self, state: State) -> State:
+        """With the number of rows, which a source may tell only when it has ended."""
+        count = np.asarray(self.of.reading.num_used)
+        return dataclasses.replace(state, num_rows=jnp.asarray(count))
 
     def arrays(self) -> Arrays:
         """All of this as arrays by name."""
@@ -201,7 +208,7 @@ def _unnamed(name: str, like: Any, found: Arrays) -> Any:
 
 @jax.jit
 def _init(solver: TRF, x: Array, bounds: Bounds | None, blank: Any) -> State:
-    return solver.init(x, bounds, blank)
+    return solver.init(x, bounds, blank, jnp.zeros((), int))
 
 
 @jax.jit
@@ -228,8 +235,4 @@ def _judge(
 @jax.jit
 def _finish(solver: TRF, state: State, start: Array) -> State:
     """The end of a step that began at `start`, as in `TRF.step`."""
-    if state.history is not None:
-        state = dataclasses.replace(state, history=state.history.record(state))
-    state = solver.finish(state)
-    still = (state.status != Status.RUNNING) & jnp.all(state.x == start)
-    return dataclasses.replace(state, closed=state.closed | still)
+    return solver.settle(state, start)

@@ -10,9 +10,9 @@ the consistent system.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from ._small import diagonal, every, total
+from ._small import diagonal, total
 
 
 Lane = Float[Array, " l"]
@@ -27,7 +27,7 @@ _WRITTEN, _WRITTEN_INVERSE = 8, 6
 
 
 def solve_shifted(b: Matrices, g: Vectors, alpha: Lane) -> tuple[Vectors, Lane, Array]:
-    """p = -(B + alpha I)^-1 g, the slope p'dp/dalpha, and whether no pivot was dropped.
+    """p = -(B + alpha I)^-1 g, the slope p'dp/dalpha, and the number of sound pivots.
 
     By B + alpha I = L D L' with a unit triangle L: the slope is -|D^-1/2 L^-1 p|^2.
     """
@@ -37,7 +37,7 @@ def solve_shifted(b: Matrices, g: Vectors, alpha: Lane) -> tuple[Vectors, Lane, 
         lower, inverse, sound = _factor(jnp.where(eye, b + alpha, b))
         p = _backward(lower, _forward(lower, -g) * inverse)
         z = _forward(lower, p)
-        return p, -total(z * z * inverse), every(sound)
+        return p, -total(z * z * inverse), _count(sound)
     shifted = [
         [b[i, j] + alpha if i == j else b[i, j] for j in range(i + 1)] for i in range(n)
     ]
@@ -49,7 +49,11 @@ def solve_shifted(b: Matrices, g: Vectors, alpha: Lane) -> tuple[Vectors, Lane, 
             x[i] = x[i] - rows[j][i] * x[j]
     z = _forward_written(rows, x)
     slope = total([z[j] * z[j] * pivots[j] for j in range(n)])
-    return jnp.stack(x), -slope, every(jnp.stack(kept))
+    return jnp.stack(x), -slope, _count(jnp.stack(kept))
+
+
+def _count(sound: Bool[Array, "n l"]) -> Int[Array, " l"]:
+    return jnp.sum(sound, axis=0, dtype=jnp.int32)
 
 
 def inverse_of(

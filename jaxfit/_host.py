@@ -64,12 +64,13 @@ def traced_or_hosted(
     if like is not None:
         fn = Rebuilt(fn, like)
     try:
-        value = _dense(fn(*copies[0], **copies[1]))
+        value = fn(*copies[0], **copies[1])
+        array = _dense(value)
     except Exception as err:
         if tracing_error(failed) is None and type(err) is type(failed):
             raise failed from None  # the function's own error, wherever it runs
         raise err from failed
-    hosted = _hosted(fn, value)
+    hosted = _hosted(fn, array, _kind(value))
     if host == "warn":
         _warn(fn, name, failed)
     return hosted
@@ -221,18 +222,31 @@ class Rebuilt:
         return self.fn(self.kind(x), *params)
 
 
+def _kind(value: Any) -> str | None:
+    """What an (m, n) matrix is, if it is no array."""
+    if hasattr(value, "toarray"):
+        return "sparse"
+    return "operator" if hasattr(value, "matmat") else None
+
+
+def matrix_of(fn: Any) -> str | None:
+    """ "sparse" or "operator" for a function on the host that returns one."""
+    of = fn.fn if isinstance(fn, HostFunction) else None
+    return of.matrix if isinstance(of, _Dense) else None
+
+
 class _Dense:
     """The function with its value made an array."""
 
-    def __init__(self, fn: Callable):
-        self.fn = fn
+    def __init__(self, fn: Callable, matrix: str | None):
+        self.fn, self.matrix = fn, matrix
         self.__name__ = getattr(fn, "__name__", type(fn).__name__)
 
     def __call__(self, *args, **kwargs):
         return _dense(self.fn(*args, **kwargs))
 
 
-def _hosted(fn: Callable, value: np.ndarray) -> HostFunction:
+def _hosted(fn: Callable, value: np.ndarray, matrix: str | None) -> HostFunction:
     """A host function that shares its program with those of the same code."""
     key = _code(fn), value.shape, value.dtype
     slot = _SLOTS.get(key)
@@ -241,7 +255,7 @@ def _hosted(fn: Callable, value: np.ndarray) -> HostFunction:
         if len(_SLOTS) >= 512:
             _SLOTS.pop(next(iter(_SLOTS)), None)
         _SLOTS[key] = slot
-    hosted = HostFunction(_Dense(fn), None, "2-point", None, None, slot)
+    hosted = HostFunction(_Dense(fn, matrix), None, "2-point", None, None, slot)
     if value.dtype in (np.float16, np.float32):
         hosted.eps = float(np.finfo(value.dtype).eps)
     return hosted

@@ -38,7 +38,9 @@ def minimise(
 ) -> State:
     """The final state of the fit; `state.x` has the derivative described above."""
     blank = objective.blank(x)
-    return solver.minimise(objective.cost, objective.linearise, x, bounds, blank)
+    return solver.minimise(
+        objective.cost, objective.linearise, x, bounds, blank, objective.num_rows
+    )
 
 
 @minimise.def_jvp

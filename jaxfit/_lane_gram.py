@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from ._elimination import solve_shifted
 from ._linearise import Columns, Products
 from ._small import diagonal, matvec
-from ._subproblem import solve_secular
+from ._subproblem import Newton, solve_secular
 
 
 class LaneModel(eqx.Module):
@@ -20,6 +20,11 @@ class LaneModel(eqx.Module):
 
     matrix: Float[Array, "n n l"]
     grad: Float[Array, "n l"]
+    newton: Newton
+
+    @staticmethod
+    def of_matrix(b: Float[Array, "n n l"], g: Float[Array, "n l"]) -> "LaneModel":
+        return LaneModel(b, g, Newton(*solve_shifted(b, g, jnp.zeros_like(g[0]))))
 
     def product(self, s: Float[Array, "n l"]) -> Float[Array, "n l"]:
         return matvec(self.matrix, s)
@@ -30,9 +35,9 @@ class LaneModel(eqx.Module):
         """The minimisers within `radius` and their alphas, from guesses of alpha."""
 
         def solve(alpha):
-            return solve_shifted(self.matrix, self.grad, alpha)
+            return solve_shifted(self.matrix, self.grad, alpha)[:2]
 
-        return solve_secular(solve, self.grad, radius, alpha)
+        return solve_secular(solve, self.newton, self.grad, radius, alpha)
 
 
 class LaneGram(eqx.Module):
@@ -83,4 +88,4 @@ class LaneGram(eqx.Module):
         b = self.gram * d * d[:, None]
         if c is not None:
             b = b + jnp.where(jnp.eye(len(d), dtype=bool)[..., None], c, 0)
-        return LaneModel(b, d * self.grad)
+        return LaneModel.of_matrix(b, d * self.grad)

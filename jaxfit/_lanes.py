@@ -49,7 +49,8 @@ class Lockstep:
         stack = self.data.stack
         x = stack.starts(problems, self.data.lanes)
         zero = jnp.zeros_like(x[0])
-        state = self.solver.init(x, stack.bounds(problems), LaneGram.blank(x))
+        num_rows = self.data.num_rows(problems)
+        state = self.solver.init(x, stack.bounds(problems), LaneGram.blank(x), num_rows)
         return Fits(state, state.x, Step(jnp.zeros_like(x), zero, zero))
 
     def advance(self, problems: Problem, fits: Fits) -> Fits:
@@ -59,12 +60,13 @@ class Lockstep:
         assert trial is not None and step is not None
         solver = self.solver
         lin = self.data.linearise(problems, trial)
-        first = old.njev == 0
+        first = old.fresh
         judged, accepted = solver.judge(old, trial, step, lin.cost)
         state = where(first, old, solver.finish(judged))
         lin = where(first | accepted, lin, old.lin)
         # Where a fit ends without having moved, the linearisation is known already.
-        still = (state.status != Status.RUNNING) & every(state.x == old.x)
+        still = ~first & every(state.x == old.x)
+        still &= state.status != Status.RUNNING
         njev = old.njev
         state, model = solver.prepare(state, lin, bounds)
         state = dataclasses.replace(state, njev=jnp.where(still, njev, state.njev))
@@ -76,9 +78,13 @@ class Lockstep:
             state = dataclasses.replace(state, status=status, closed=closed)
         # A lane without a fit proposes to stay: it asks nothing of the others.
         model = eqx.tree_at(
-            lambda model: (model.subproblem.grad, model.grad_h),
+            lambda model: (
+                model.subproblem.grad,
+                model.subproblem.newton.p,
+                model.grad_h,
+            ),
             model,
-            replace_fn=lambda g: jnp.where(state.closed, 0, g),
+            replace_fn=lambda a: jnp.where(state.closed | state.fresh, 0, a),
         )
         trial, step = solver.propose(state, model, bounds)
         return Fits(where(old.closed, old, state), trial, step)

@@ -18,7 +18,14 @@ from ._data import fit_dtype, real_array
 from ._differences import DifferenceJacobian
 from ._explain import explained
 from ._function import Function
-from ._host import Host, called_back, check_host, hosted_loss, traced_or_hosted
+from ._host import (
+    Host,
+    called_back,
+    check_host,
+    hosted_loss,
+    matrix_of,
+    traced_or_hosted,
+)
 from ._objective import Objective
 from ._precision import precision
 from ._problem import Problem
@@ -26,12 +33,13 @@ from ._programs import Programs, Timing
 from ._report import Watching, observed
 from ._result import Solution
 from ._scipy_options import (
-    JAC_SPARSITY,
     NamedLoss,
     check_callback,
     check_f_scale,
     check_feasible,
+    check_hints,
     check_jac,
+    check_matrix,
     check_method,
     check_verbose,
     message,
@@ -42,7 +50,6 @@ from ._scipy_options import (
     read_max_nfev,
     read_tolerances,
     read_x_scale,
-    refuse_given,
     unjitted,
     with_jacobian,
 )
@@ -107,12 +114,9 @@ def least_squares(
     check_jac(jac)
     check_verbose(verbose)
     check_callback(callback)
-    refuse_given(
-        {
-            "jac_sparsity": (jac_sparsity, JAC_SPARSITY),
-            "workers": (workers, "XLA runs on all cores by itself"),
-        }
-    )
+    check_hints(jac_sparsity, workers)
+    if jac_sparsity is not None:
+        check_matrix("sparse", method, tr_solver, x_scale)
     check_host(host)
     fun = unjitted(fun)
     watching = Watching(verbose, callback, progress)
@@ -132,6 +136,7 @@ def least_squares(
         fun = traced_or_hosted(fun, "fun", (x0, *args), keywords, host)
         if callable(jac):
             jac = traced_or_hosted(jac, "jac", (x0, *args), keywords, host)
+            check_matrix(matrix_of(jac), method, tr_solver, x_scale)
     fun, capture = interned(fun)
     residual, data = _residual_of(fun, capture, args, keywords)
     given = _Given(x0, limits, data, f_scale)
@@ -158,7 +163,12 @@ def least_squares(
         if kept[1][1] is None:
             operator = _operator(_problem(residual, loss_of, given), kept[0])
             kept = kept[0], (kept[1][0], operator)
-    return _result(kept, outcome, timing, max_nfev)
+    result = _result(kept, outcome, timing, max_nfev)
+    if matrix_of(jac) == "sparse" and isinstance(result.jac, np.ndarray):
+        from scipy.sparse import csr_array
+
+        result.jac = csr_array(result.jac)
+    return result
 
 
 class ScipyResidual(eqx.Module):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ._small import dot, norm
-from ._subproblem import Spectral, Subspace
+from ._subproblem import Newton, Spectral, Subspace
 from ._types import Scalar, Vector
 
 
@@ -53,7 +53,10 @@ class MatrixFree(eqx.Module):
         b = jnp.stack([product(basis[:, 0]), product(basis[:, 1])])
         plane = Spectral.of_matrix(b @ basis, g @ basis)
         spectral = Spectral(plane.rows @ basis.T, plane.eigvals, plane.grad)
-        return Subspace(spectral, product)
+        # Nothing tells the rank of a matrix known by its products alone.
+        rank = jnp.asarray(g.size, jnp.int32)
+        ahead = Newton(newton, jnp.zeros_like(self.cost), rank)
+        return Subspace(spectral, product, ahead)
 
 
 def conjugate_gradients(

@@ -34,7 +34,8 @@ class OneByOne:
         def one(problem):
             x, _ = ravel_pytree(problem.params)
             objective = Objective.of(problem, x, self.solver)
-            return self.solver.init(x, problem.bounds, objective.blank(x))
+            blank, num_rows = objective.blank(x), objective.num_rows
+            return self.solver.init(x, problem.bounds, blank, num_rows)
 
         return Fits(self._mapped(one)(problems), None, None)
 

@@ -42,7 +42,6 @@ class _Lanes(eqx.Module):
 
     index: Int[Array, " l"]
     problems: Problem
-    num_rows: Int[Array, " l"]
     fits: Fits
     next: Int[Array, ""]
     useful: Int[Array, " l"]  # steps that each lane took for a fit
@@ -65,20 +64,19 @@ def run(
 
     def load(index, problems):
         """Lanes with new problems, before their first step."""
-        num_rows = engine.data.num_rows(problems)
         fits = engine.begin(problems)
         state = fits.state
         n = len(state.x)
         bounds = stack.bounds(problems)
         fixed = 0 if bounds is None else jnp.sum(bounds.fixed, axis=0)
-        few = num_rows < n - fixed
+        few = state.num_rows < n - fixed
         status = jnp.where(few, Status.TOO_FEW_DATA, state.status)
         state = dataclasses.replace(
             state,
             status=status.astype(state.status.dtype),
             closed=state.closed | few | (index >= count),
         )
-        return num_rows, dataclasses.replace(fits, state=state)
+        return dataclasses.replace(fits, state=state)
 
     def turn(lane: _Lanes) -> _Lanes:
         useful = lane.useful + ~lane.fits.state.closed
@@ -92,11 +90,10 @@ def run(
         index = lane.index.at[which].set(coming, mode="drop")
         problems = stack.put(lane.problems, which, stack.take(coming))
         loaded = jnp.zeros(lanes, bool).at[which].set(True, mode="drop")
-        num_rows, fresh = load(index, problems)
+        fresh = load(index, problems)
         return _Lanes(
             index=index,
             problems=problems,
-            num_rows=jnp.where(loaded, num_rows, lane.num_rows),
             fits=where(loaded, fresh, lane.fits),
             next=lane.next + jnp.sum(loaded, dtype=jnp.int32),
             useful=useful,
@@ -105,12 +102,11 @@ def run(
 
     index = jnp.arange(lanes, dtype=jnp.int32)
     problems = stack.take(index)
-    num_rows, fits = load(index, problems)
+    fits = load(index, problems)
     zero = jnp.zeros((), jnp.int32)
     start = _Lanes(
         index=index,
         problems=problems,
-        num_rows=num_rows,
         fits=fits,
         next=zero + lanes,
         useful=jnp.zeros_like(index),
@@ -153,8 +149,8 @@ def _written(lane, which, engine, stack, covariance) -> Results:
         fixed = jnp.broadcast_to(bounds.fixed, state.x.shape)
         active = active_bounds(bounds, state.x, lin)
     half, lost = engine.inverse(state, fixed) if covariance else ([], active)
-    counts = [state.status, state.nfev, state.njev, state.num_steps]
-    counts = jnp.stack([*counts, some(lane.num_rows)])
+    counts = [state.status, state.nfev, state.njev, state.num_steps, state.num_rows]
+    counts = jnp.stack(counts)
     new = Results(
         jnp.stack([*state.x, lin.cost, state.optimality, *half]),
         jnp.concatenate([counts, active, lost]).astype(jnp.int32),

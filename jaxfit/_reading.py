@@ -62,6 +62,11 @@ class Reading:
     def num_bad(self) -> int:
         return sum(self.bad.values())
 
+    @property
+    def num_used(self) -> int:
+        """The number of rows that count, as far as they have been seen."""
+        return (self.num_rows or 0) - self.num_bad
+
     def first(self) -> Block:
         """The first block.
 

@@ -62,10 +62,10 @@ def _solve(problem: Problem, solver: TRF, axes: tuple[str, ...] | None) -> Solut
     start, _ = ravel_pytree(problem.params)
     objective = objective_of(problem, start, solver, axes)
     state = minimise(objective, problem.bounds, start, solver)
-    return solution_of(problem, objective.num_rows, state)
+    return solution_of(problem, state)
 
 
-def solution_of(problem: Problem, num_rows: Array, state: State) -> Solution:
+def solution_of(problem: Problem, state: State) -> Solution:
     """What the last state of a fit tells its user."""
     _, unravel = ravel_pytree(problem.params)
     x, lin, bounds = state.x, state.lin, problem.bounds
@@ -80,7 +80,7 @@ def solution_of(problem: Problem, num_rows: Array, state: State) -> Solution:
         active_mask=unravel_as(problem.params, active),
         grad=unravel(lin.grad),
         linearisation=None if isinstance(lin, Slope) else lin,
-        num_rows=num_rows,
+        num_rows=state.num_rows,
         num_params=x.size,
         fixed=fixed,
         history=state.history,

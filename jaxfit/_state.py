@@ -23,7 +23,8 @@ class History(eqx.Module):
 
     def record(self, state: "State") -> "History":
         """With this step's entry; a closing pass, which is no step, goes nowhere."""
-        i = jnp.where(state.closed, self.cost.size, state.num_steps - 1)
+        idle = state.closed | state.fresh
+        i = jnp.where(idle, self.cost.size, state.num_steps - 1)
         now = (state.cost, state.step_norm, state.radius, state.optimality)
         leaves = (self.cost, self.step_norm, self.radius, self.optimality)
         return History(*(a.at[i].set(v) for a, v in zip(leaves, now, strict=True)))
@@ -32,8 +33,8 @@ class History(eqx.Module):
 class State(eqx.Module):
     """The whole memory of a fit: loop carry and checkpoint. Nothing is longer than n^2.
 
-    `lin` is the last linearisation, at `x` once `closed`, and `optimality` is its;
-    `radius` is 0 before the first step.
+    `lin` is the last linearisation, at `x` once `closed`, and `optimality` and
+    `certified` are its; `radius` is 0 before the first step and before a new start.
     """
 
     x: Vector
@@ -50,4 +51,14 @@ class State(eqx.Module):
     njev: Count
     status: Count
     closed: Flag
+    certified: Flag  # whether `lin` shows a minimum
+    restarts: Count  # new starts from a point that was none, without progress since
+    anchor: Scalar  # the cost at the last of them
+    rank: Count  # parameters that the data determine at the start
+    num_rows: Count  # residuals that count
     history: History | None
+
+    @property
+    def fresh(self) -> Flag:
+        """Whether the next step is the first from where the fit stands."""
+        return self.radius == 0

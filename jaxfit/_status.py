@@ -6,7 +6,10 @@ import enum
 class Status(enum.IntEnum):
     """Why a fit ended: SciPy's codes where SciPy has one, negative for a failure."""
 
+    LEFT_THE_DATA = -11
+    AT_A_KINK = -10
     RUNNING = -9
+    STALLED = -7
     INFEASIBLE_START = -6
     NONFINITE_JACOBIAN = -5
     NONFINITE_START = -4
@@ -26,6 +29,18 @@ class Status(enum.IntEnum):
 
 _MESSAGES = {
     Status.RUNNING: "The fit has not ended.",
+    Status.STALLED: (
+        "No minimum: the next step would still move the parameters by more than a "
+        "thousandth of their errors, but none that was tried lowers the cost."
+    ),
+    Status.AT_A_KINK: (
+        "No minimum in the usual sense: the residual has a kink here, and its "
+        "derivatives on the two sides disagree."
+    ),
+    Status.LEFT_THE_DATA: (
+        "No minimum: the fit went where the data no longer determine parameters that "
+        "they determined at the start."
+    ),
     Status.INFEASIBLE_START: "The start is outside its bounds.",
     Status.NONFINITE_JACOBIAN: "The Jacobian is not finite at an accepted point.",
     Status.NONFINITE_START: "The residual or its Jacobian is not finite at the start.",

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import ArrayLike, PyTree
 
@@ -239,9 +238,8 @@ class _Watch:
 
 
 def _solution(problem: Problem, drive: Drive, interrupted: bool) -> Solution:
-    state, reading = drive.best(interrupted), drive.of.reading
-    count = (reading.num_rows or 0) - reading.num_bad
-    solution = solution_of(problem, jnp.asarray(np.asarray(count)), state)
+    state = drive.best(interrupted)
+    solution = solution_of(problem, state)
     if interrupted and drive.current is None:
         # The linearisation at this point was not made; its cost is known if it is
         # not the start.

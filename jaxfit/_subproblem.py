@@ -11,7 +11,7 @@ each alpha: less work for large n, and plain arithmetic for lanes of small fits.
 """
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from ._pack import stack_scalars
 from ._small import cholesky, dot, matvec, norm, solve_lower, solve_upper, vecmat
-from ._types import Flag, Matrix, Scalar, Vector
+from ._types import Count, Flag, Matrix, Scalar, Vector
 
 
 # The step needs no more than its length right to 1%: the radius itself is a heuristic.
@@ -28,53 +28,59 @@ _RTOL, _MAX_NEWTON = 0.01, 10
 _LAST, _END = -1, -2
 
 
+class Newton(NamedTuple):
+    """The minimiser of the model itself, whatever the radius: the step p(0).
+
+    It is of minimum norm, or basic, where B is singular.
+    """
+
+    p: Float[Array, "k ..."]
+    slope: Scalar  # p'dp/dalpha
+    rank: Count  # the number of directions in which B has curvature
+
+
 def solve_secular(
-    solve: Callable[[Scalar], tuple[Float[Array, "k ..."], Scalar, Flag]],
+    solve: Callable[[Scalar], tuple[Float[Array, "k ..."], Scalar]],
+    newton: Newton,
     g: Float[Array, "k ..."],
     radius: Scalar,
     guess: Scalar,
 ) -> tuple[Float[Array, "k ..."], Scalar]:
     """Return p(alpha) of length at most `radius`, and alpha.
 
-    `solve(alpha)` returns p(alpha), p' (dp/dalpha) and whether B + alpha I is
-    nonsingular, so that p(0) has a slope to start from; `guess` is a first alpha > 0.
-    Any axes behind the first are lanes: each has its own loop, all of them run until
-    the last has ended.
+    `solve(alpha)` returns p(alpha) and p'dp/dalpha; `newton` is what it is at 0, and
+    `guess` a first alpha > 0. Any axes behind the first are lanes: each has its own
+    loop, all of them run until the last has ended.
 
-    The loop goes through three phases, told by its count: 0 tries alpha = 0; 1 and more
-    are Newton iterations; -1 evaluates p at the last alpha. All of it is one loop
-    over a few scalars in one vector, because that compiles to one kernel.
+    A count tells the phase: 1 and more are Newton iterations, -1 evaluates p at the
+    last alpha. All of it is one loop over a few scalars in one vector, because that
+    compiles to one kernel.
     """
 
     def more(carry):
         return jnp.any(carry[0][3] > _END)
 
-    def turn(carry):
-        alpha, lower, upper, count = carry[0]
-        ended = count == _END
-        first, last = count == 0, count == _LAST
-        middle = jnp.maximum(0.001 * upper, jnp.sqrt(lower * upper))
-        outside = (alpha < lower) | (alpha > upper) | (alpha == 0)
-        alpha = jnp.where(outside & ~first & ~last, middle, alpha)
-        p, p_dp, definite = solve(alpha)
+    def root_of(p, p_dp):
+        """|p|, and how far alpha is from the root of the tangent to |p|."""
         p_norm = norm(p)
         slope = p_dp / jnp.where(p_norm == 0, 1, p_norm)
-        root = (p_norm - radius) / jnp.where(slope < 0, -slope, 1)
+        return p_norm, (p_norm - radius) / jnp.where(slope < 0, -slope, 1)
 
-        # NaN counts as inside: it has nothing to iterate for.
-        inside = first & ~(p_norm > radius)
+    def turn(carry):
+        alpha, lower, upper, count = carry[0]
+        ended, last = count == _END, count == _LAST
+        middle = jnp.maximum(0.001 * upper, jnp.sqrt(lower * upper))
+        outside = (alpha < lower) | (alpha > upper) | (alpha == 0)
+        alpha = jnp.where(outside & ~last, middle, alpha)
+        p, p_dp = solve(alpha)
+        p_norm, root = root_of(p, p_dp)
         close = jnp.abs(p_norm - radius) < _RTOL * radius
-        finished = inside | last
         tried = close | (count >= _MAX_NEWTON)
-        upper = jnp.where(
-            first, norm(g) / radius, jnp.where(p_norm < radius, alpha, upper)
-        )
-        lower = jnp.where(
-            first, jnp.where(definite, root, 0), jnp.maximum(lower, alpha + root)
-        )
-        better = jnp.where(first, guess, alpha + root * (p_norm / radius))
-        count = jnp.where(finished, _END, jnp.where(tried & ~first, _LAST, count + 1))
-        alpha = jnp.where(finished, alpha, better)
+        upper = jnp.where(p_norm < radius, alpha, upper)
+        lower = jnp.maximum(lower, alpha + root)
+        better = alpha + root * (p_norm / radius)
+        count = jnp.where(last, _END, jnp.where(tried, _LAST, count + 1))
+        alpha = jnp.where(last, alpha, better)
         # On the boundary p was right to 1% only: it is made exact.
         p = p * jnp.where(last, radius / jnp.where(p_norm == 0, 1, p_norm), 1)
         turned = stack_scalars([alpha, lower, upper, count], guess.dtype), p
@@ -82,7 +88,15 @@ def solve_secular(
             turned = jax.tree.map(lambda a, b: jnp.where(ended, b, a), turned, carry)
         return turned
 
-    start = jnp.zeros((4, *guess.shape), guess.dtype), jnp.zeros_like(g)
+    p_norm, root = root_of(newton.p, newton.slope)
+    inside = ~(p_norm > radius)  # NaN counts as inside: it has nothing to iterate for
+    first = [
+        jnp.where(inside, 0, guess),
+        jnp.where(newton.rank == len(g), root, 0),
+        norm(g) / jnp.where(inside, 1, radius),
+        jnp.where(inside, _END, 1),
+    ]
+    start = stack_scalars(first, guess.dtype), newton.p
     scalars, p = jax.lax.while_loop(more, turn, start)
     return p, scalars[0]
 
@@ -93,6 +107,11 @@ class Subproblem(Protocol):
 
     def step(self, radius: Scalar, alpha: Scalar) -> tuple[Vector, Scalar]:
         """The minimiser within `radius` and its alpha, from a guess of alpha."""
+        ...
+
+    @property
+    def newton(self) -> Newton:
+        """The minimiser whatever the radius, in n-space."""
         ...
 
     @property
@@ -121,23 +140,29 @@ class Spectral(eqx.Module):
 
     def solve(self) -> Vector:
         """B^+ g, of minimum norm."""
-        null = self.eigvals == 0
-        inverse = jnp.where(null, 0, 1 / jnp.where(null, 1, self.eigvals))
-        return vecmat(self.grad * inverse, self.rows)
+        return -self.newton.p
+
+    @property
+    def newton(self) -> Newton:
+        inner = self._newton()
+        return inner._replace(p=vecmat(inner.p, self.rows))
+
+    def _newton(self) -> Newton:
+        """The same on the span of V."""
+        p, slope = self._shifted(jnp.zeros_like(self.eigvals[0]))
+        return Newton(p, slope, jnp.sum(self.eigvals > 0, dtype=jnp.int32))
+
+    def _shifted(self, alpha: Scalar) -> tuple[Float[Array, "k ..."], Scalar]:
+        shifted = self.eigvals + alpha
+        null = shifted == 0
+        inverse = jnp.where(null, 0, 1 / jnp.where(null, 1, shifted))
+        p = -self.grad * inverse
+        return p, -dot(p * p, inverse)
 
     def step(self, radius: Scalar, alpha: Scalar) -> tuple[Vector, Scalar]:
         """The subproblem's solution in n-space and its alpha."""
-
-        def solve(alpha):
-            shifted = self.eigvals + alpha
-            null = shifted == 0
-            inverse = jnp.where(null, 0, 1 / jnp.where(null, 1, shifted))
-            p = -self.grad * inverse
-            return p, -dot(p * p, inverse), definite
-
-        # Sorted, so the ends tell: upwards by eigh, downwards by svd.
-        definite = (self.eigvals[0] > 0) & (self.eigvals[-1] > 0)
-        p, alpha = solve_secular(solve, self.grad, radius, alpha)
+        newton = self._newton()
+        p, alpha = solve_secular(self._shifted, newton, self.grad, radius, alpha)
         return vecmat(p, self.rows), alpha
 
 
@@ -146,6 +171,7 @@ class Subspace(eqx.Module):
 
     spectral: Spectral
     product: Callable[[Vector], Vector]
+    newton: Newton
 
     def step(self, radius: Scalar, alpha: Scalar) -> tuple[Vector, Scalar]:
         return self.spectral.step(radius, alpha)
@@ -163,10 +189,12 @@ class Cholesky(eqx.Module):
     grad: Vector
     definite: Flag
     fallback: Spectral
+    newton: Newton
 
     @staticmethod
     def of_matrix(b: Matrix, g: Vector) -> "Cholesky":
-        _, definite = cholesky(b)
+        lower, definite = cholesky(b)
+        p, slope = _solved(lower, g)
         # The loop replaces what it carries, B by V' and g by V'g: were B a constant of
         # the loop, XLA would move the eigenvalues out of it and always compute them.
         fallback, _ = jax.lax.while_loop(
@@ -177,7 +205,13 @@ class Cholesky(eqx.Module):
             ),
             (Spectral(b, jnp.zeros_like(g), g), ~definite),
         )
-        return Cholesky(b, g, definite, fallback)
+        other = fallback.newton
+        newton = Newton(
+            jnp.where(definite, p, other.p),
+            slope,
+            jnp.where(definite, len(g), other.rank),
+        )
+        return Cholesky(b, g, definite, fallback, newton)
 
     def product(self, s: Vector) -> Vector:
         return matvec(self.matrix, s)
@@ -198,8 +232,13 @@ class Cholesky(eqx.Module):
 
         def solve(alpha):
             lower, _ = cholesky(self.matrix + alpha * eye)
-            p = -solve_upper(lower, solve_lower(lower, self.grad))
-            q = solve_lower(lower, p)
-            return p, -dot(q, q), self.definite
+            return _solved(lower, self.grad)
 
-        return solve_secular(solve, self.grad, radius, alpha)
+        return solve_secular(solve, self.newton, self.grad, radius, alpha)
+
+
+def _solved(lower: Matrix, g: Vector) -> tuple[Vector, Scalar]:
+    """p = -(L L')^-1 g and its slope by a shift of the diagonal, -|L^-1 p|^2."""
+    p = -solve_upper(lower, solve_lower(lower, g))
+    q = solve_lower(lower, p)
+    return p, -dot(q, q)

@@ -35,10 +35,19 @@ from ._function import Function
 from ._linearise import Linearisation, is_finite
 from ._pack import packing
 from ._reflect import Model, Step, propose_step
-from ._small import largest, norm
+from ._small import dot, every, largest, norm
 from ._state import History, State
 from ._status import Status
 from ._types import Scalar, Vector
+
+
+# The relative offset at which a fit counts as converged: each parameter is then within
+# a thousandth of its standard error.
+_OFFSET = 1e-3
+# What the residual and the parameters are rounded to, in units of eps.
+_ROUNDING = 16
+# New starts without progress after which a fit has stalled.
+_RESTARTS = 4
 
 
 LinearSolver = Literal["auto", "qr", "gram", "matrix_free"]
@@ -175,11 +184,13 @@ class TRF(eqx.Module):
             return self
         return self.replaced(jacobian=now)
 
-    def init(self, x: Vector, bounds: Bounds | None, blank: Any) -> State:
+    def init(
+        self, x: Vector, bounds: Bounds | None, blank: Any, num_rows: ArrayLike
+    ) -> State:
         """The state before the first step, at `x` moved strictly inside its bounds.
 
-        `blank` has the structure of the linearisations to come. A start outside its
-        bounds is never evaluated.
+        `blank` has the structure of the linearisations to come, `num_rows` is the
+        number of residuals that count. A start outside its bounds is never evaluated.
         """
         lanes = x.shape[1:]
         zero, count = jnp.zeros(lanes, x.dtype), jnp.zeros(lanes, jnp.int32)
@@ -203,6 +214,11 @@ class TRF(eqx.Module):
             njev=count,
             status=status.astype(count.dtype),
             closed=~feasible,
+            certified=jnp.zeros_like(feasible),
+            restarts=count,
+            anchor=jnp.full_like(zero, jnp.inf),
+            rank=count,
+            num_rows=jnp.broadcast_to(num_rows, lanes),
             history=History.empty(self.max_steps, x.dtype) if self.history else None,
         )
 
@@ -215,7 +231,11 @@ class TRF(eqx.Module):
         linearisation; that closes it.
         """
         x, g, cost = state.x, lin.grad, lin.cost
-        inv_scale = self._inv_scale(state.inv_scale, lin)
+        first, fresh = state.njev == 0, state.fresh
+        norms = lin.column_norms
+        effect = norms * jnp.abs(x)  # how much of the residual a parameter makes
+        previous = jnp.where(fresh, 0, state.inv_scale)
+        inv_scale = self._inv_scale(previous, norms)
         scale = 1 / jnp.where(inv_scale == 0, 1, inv_scale)
 
         # `length` is how far a parameter alone moves to change r by |r|: divided by it,
@@ -223,7 +243,6 @@ class TRF(eqx.Module):
         # the scale: a cosine with columns from elsewhere proves nothing.
         r_norm = jnp.sqrt(2 * cost)
         safe_norm = jnp.where(r_norm > 0, r_norm, 1)
-        norms = lin.column_norms
         length = safe_norm / jnp.where(norms > 0, norms, 1)
         d, c, vg, reach = scale, None, g, 1
         if bounds is not None:
@@ -233,36 +252,90 @@ class TRF(eqx.Module):
             reach = jnp.where(bounds.fixed, 0, reach)
         cosine = largest(jnp.abs(g) * length * reach) / safe_norm**2
         optimality = largest(jnp.abs(vg))
+        subproblem = lin.subproblem(d, c)
+        rank = subproblem.newton.rank
+        if bounds is not None:
+            rank = rank - jnp.sum(bounds.fixed, axis=0, dtype=rank.dtype)
+        known = jnp.where(first, rank, state.rank)
+        rounding = _ROUNDING * jnp.finfo(x.dtype).eps * (norm(effect) + r_norm)
+        certified = self._certifies(
+            -d * g, subproblem.newton.p, rank, r_norm, state.num_rows, rounding
+        )
+        certified |= cosine * r_norm <= rounding
+        left = (rank < known) & (r_norm > rounding)
+        certified &= ~left
 
-        first, running = state.njev == 0, state.status == Status.RUNNING
+        running = state.status == Status.RUNNING
         finite = is_finite(lin)
         failed = jnp.where(first, Status.NONFINITE_START, Status.NONFINITE_JACOBIAN)
         converged = cosine <= self._tol(self.gtol, 0.75, x)
         if self.atol is not None:
             converged |= optimality <= self.atol
         status = jnp.where(running & converged, Status.GTOL, state.status)
+        # What a tolerance proposes the certificate confirms, or the fit starts anew
+        # from here: with the scales of here, and a long radius.
+        doubtful = (status > 0) & ~certified & finite
+        restarts = jnp.where(cost < 0.9 * state.anchor, 0, state.restarts)
+        again = doubtful & (restarts < _RESTARTS)
+        why = jnp.where(left, Status.LEFT_THE_DATA, Status.STALLED)
+        status = jnp.where(doubtful, jnp.where(again, Status.RUNNING, why), status)
         status = jnp.where(finite, status, failed).astype(state.status.dtype)
 
         # The first radius is the start's own length; a start at 0 has none, and takes
         # that of the residual, the length of a Gauss-Newton step on unit columns.
         size = norm(x / jnp.where(d > 0, d, jnp.inf))
         size = jnp.where(size > 0, size, safe_norm)
+        size = size * jnp.where(restarts > 0, 100, 1)
+        radius = jnp.where(fresh, size, state.radius)
+        going = (status == Status.RUNNING) & ~again
         state = dataclasses.replace(
             state,
             inv_scale=inv_scale,
             lin=lin.summary(),
             cost=cost,
             optimality=optimality,
-            radius=jnp.where(first, size, state.radius),
+            radius=jnp.where(again, 0, radius),
             step_norm=jnp.zeros_like(cost),
-            num_steps=state.num_steps + (status == Status.RUNNING).astype(jnp.int32),
+            num_steps=state.num_steps + going.astype(jnp.int32),
             nfev=state.nfev + first.astype(jnp.int32),
             njev=state.njev + 1,
             status=status,
             closed=status != Status.RUNNING,
+            certified=certified,
+            restarts=restarts + again.astype(jnp.int32),
+            anchor=jnp.where(again, cost, state.anchor),
+            rank=known,
         )
         theta = jnp.maximum(0.995, 1 - cosine)
-        return state, Model(lin.subproblem(d, c), d, d * g, theta)
+        return state, Model(subproblem, d, d * g, theta)
+
+    def _certifies(
+        self,
+        down: Vector,
+        newton: Vector,
+        rank: Array,
+        r_norm: Scalar,
+        num_rows: Array,
+        rounding: Scalar,
+    ) -> Array:
+        """Whether the relative offset shows a minimum (Bates and Watts 1981).
+
+        It is sqrt(|Q1'r|^2 / p) / sqrt(|Q2'r|^2 / (m - p)), the tangent part of the
+        residual over its normal part, each by its degrees of freedom: how far the next
+        Gauss-Newton step would go, in standard errors. |Q1'r|^2 is g'B^-1 g: the
+        gradient times the Newton step of the hat space, where bounds have their share.
+        """
+        size = largest(jnp.abs(down))  # a square of a small residual may underflow
+        safe = jnp.where(size > 0, size, 1)
+        tangent = safe * jnp.sqrt(jnp.maximum(dot(down / safe, newton / safe), 0))
+        dof = num_rows - rank
+        normal = jnp.sqrt(jnp.maximum((r_norm - tangent) * (r_norm + tangent), 0))
+        share = jnp.where(dof > 0, rank / jnp.where(dof > 0, dof, 1), 0)
+        level = _OFFSET
+        for tol, power in ((self.xtol, 1), (self.gtol, 1), (self.ftol, 0.5)):
+            if tol is not None:
+                level = jnp.maximum(level, jnp.asarray(tol, r_norm.dtype) ** power)
+        return tangent <= jnp.maximum(level * jnp.sqrt(share) * normal, rounding)
 
     def propose(
         self, state: State, model: Model, bounds: Bounds | None
@@ -292,26 +365,32 @@ class TRF(eqx.Module):
         # curvature in J'J, or the gradient has come to its own rounding error.
         noise = 64 * eps * state.cost
         ftol = self._tol(self.ftol, 1, x) * state.cost
-        unranked = finite & (step.predicted <= noise) & (actual >= -noise)
+        unranked = finite & (step.predicted <= noise) & (jnp.abs(actual) <= noise)
         falling = step.predicted < state.promise
         accepted = (actual > 0) | unranked
 
         good = (ratio > 0.75) & ~unranked
         poor = jnp.where(unranked, ~falling, ratio < 0.25)
         on_boundary = p_norm > 0.95 * state.radius
-        radius = jnp.where(good & on_boundary, 2 * state.radius, state.radius)
-        radius = jnp.where(poor, 0.25 * p_norm, radius)
+        longer = (good | (unranked & falling)) & on_boundary
+        radius = jnp.where(longer, 2 * state.radius, state.radius)
+        # A radius of 0 is kept for a fit that has none yet.
+        least = float(jnp.finfo(x.dtype).tiny)
+        radius = jnp.where(poor, jnp.maximum(0.25 * p_norm, least), radius)
 
         s_norm = norm((x - state.x) * state.inv_scale)
         x_norm = norm(state.x * state.inv_scale)
         # What the gradient itself cannot see is a promise of (8 eps)^2 of the cost.
         negligible = step.predicted <= jnp.maximum(ftol, (8 * eps) ** 2 * state.cost)
         small_gain = jnp.where(unranked, negligible, (actual < ftol) & (ratio > 0.25))
+        # A step that the radius cut proves nothing, unless it began at a minimum.
+        cut = on_boundary & ~state.certified
+        small_gain &= ~cut
         # A rejected step that is merely short proves nothing: the radius may have been
         # cut by points where the model is not finite. It counts once the reduction it
         # promised was negligible too.
         small_step = (s_norm <= self._tol(self.xtol, 2 / 3, x) * x_norm) & (
-            accepted | (finite & negligible)
+            (accepted & ~cut) | (finite & negligible)
         )
         status = jnp.where(
             small_gain & small_step,
@@ -344,6 +423,20 @@ class TRF(eqx.Module):
         status = jnp.where(running & spent, Status.MAX_STEPS, state.status)
         return dataclasses.replace(state, status=status.astype(state.status.dtype))
 
+    def settle(self, state: State, start: Vector) -> State:
+        """The state after the trials of a step from `start`.
+
+        Where a fit ends without having moved, the linearisation is of its solution
+        already; but a solution without a certificate has to pass `prepare` once more.
+        """
+        if state.history is not None:
+            history = state.history.record(state)
+            state = dataclasses.replace(state, history=history)
+        state = self.finish(state)
+        still = (state.status != Status.RUNNING) & every(state.x == start)
+        closed = state.closed | (still & (state.certified | (state.status <= 0)))
+        return dataclasses.replace(state, closed=closed)
+
     def step(
         self,
         state: State,
@@ -373,18 +466,12 @@ class TRF(eqx.Module):
             _, settled = unpack(vector)
             return jax.lax.cond(settled, lambda vector: vector, go, vector), None
 
-        settled = state.closed
+        settled = state.closed | state.fresh
         if self.max_nfev is not None:
             settled |= state.nfev >= self.max_nfev
         vector, _ = jax.lax.scan(trial, pack((state, settled)), None, self.trials)
         state, _ = unpack(vector)
-        if history is not None:
-            history = history.record(state)
-        state = self.finish(state)
-        # Where a fit ends without having moved, the linearisation is of its solution
-        # already.
-        still = (state.status != Status.RUNNING) & jnp.all(state.x == start)
-        return dataclasses.replace(state, closed=state.closed | still, history=history)
+        return self.settle(dataclasses.replace(state, history=history), start)
 
     def minimise(
         self,
@@ -393,9 +480,10 @@ class TRF(eqx.Module):
         x: Vector,
         bounds: Bounds | None,
         blank: Any,
+        num_rows: Array,
     ) -> State:
         """The fused driver: the whole fit as one `while_loop` over a `scan`."""
-        start = self.init(x, bounds, blank)
+        start = self.init(x, bounds, blank, num_rows)
         pack, unpack = packing(dataclasses.replace(start, history=None), x.dtype)
 
         def split(state):
@@ -412,9 +500,9 @@ class TRF(eqx.Module):
 
         return join(jax.lax.while_loop(running, step, split(start)))
 
-    def _inv_scale(self, previous: Vector, lin: Linearisation) -> Vector:
+    def _inv_scale(self, previous: Vector, norms: Vector) -> Vector:
         if self.x_scale is None:
-            return jnp.maximum(previous, lin.column_norms)
+            return jnp.maximum(previous, norms)
         scale = self.x_scale
         if scale.ndim and scale.shape != previous.shape[:1]:
             raise ValueError(

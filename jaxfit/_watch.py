@@ -55,7 +55,8 @@ _jit = functools.partial(jax.jit, keep_unused=True)
 def _init(problem: Problem, solver: TRF, axes: tuple[str, ...] | None) -> State:
     start, _ = ravel_pytree(problem.params)
     objective = objective_of(problem, start, solver, axes)
-    return solver.init(start, problem.bounds, objective.blank(start))
+    blank, num_rows = objective.blank(start), objective.num_rows
+    return solver.init(start, problem.bounds, blank, num_rows)
 
 
 @jax.jit
@@ -72,6 +73,4 @@ def _step(
 def _close(
     problem: Problem, solver: TRF, state: State, axes: tuple[str, ...] | None
 ) -> Solution:
-    start, _ = ravel_pytree(problem.params)
-    objective = objective_of(problem, start, solver, axes)
-    return solution_of(problem, objective.num_rows, state)
+    return solution_of(problem, state)

@@ -459,8 +459,12 @@ def test_least_squares_needs_a_tolerance():
         ({"loss": "huber", "f_scale": "a"}, (TypeError, ValueError), "`f_scale`"),
         ({"loss": "huber", "method": "lm"}, ValueError, "'lm' ... only 'linear' loss"),
         ({"bounds": (0, 9), "method": "lm"}, ValueError, "Method 'lm' ... "),
-        ({"jac_sparsity": np.ones((M, 2))}, ValueError, "`jac_sparsity` is not supp"),
-        ({"workers": 2}, ValueError, "`workers` is not supported"),
+        (
+            {"jac_sparsity": np.ones(M)},
+            ValueError,
+            "`jac_sparsity` ... (m, n) ... (12,)",
+        ),
+        ({"workers": "two"}, TypeError, "`workers` must be an integer ... 'two'"),
         ({"callback": 3}, TypeError, "`callback` must be callable"),
         (
             {"jac": "2-point", "diff_step": [1e-6] * 3},

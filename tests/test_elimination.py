@@ -40,9 +40,9 @@ def test_a_solution_and_its_slope_are_those_of_numpy(n):
     """Each lane with a shift of its own, 0 among them."""
     b = grams(jacobians(n))
     g = np.random.default_rng(1).normal(size=(LANES, n))
-    p, slope, definite = solve(last(b), last(g), jnp.array(SHIFTS))
-    assert (p.shape, slope.shape, definite.shape) == ((n, LANES), (LANES,), (LANES,))
-    assert np.all(definite)
+    p, slope, rank = solve(last(b), last(g), jnp.array(SHIFTS))
+    assert (p.shape, slope.shape, rank.shape) == ((n, LANES), (LANES,), (LANES,))
+    assert np.all(rank == n)
     for i, alpha in enumerate(SHIFTS):
         shifted = b[i] + alpha * np.eye(n)
         exact = -np.linalg.solve(shifted, g[i])
@@ -92,8 +92,8 @@ def test_a_singular_consistent_system_has_a_basic_solution():
     j, dropped = zip(*map(singular, KINDS), strict=True)
     r = np.random.default_rng(2).normal(size=j[0].shape[0])
     b, g = grams(np.stack(j)), np.stack([a.T @ r for a in j])
-    p, slope, definite = solve(last(b), last(g), jnp.zeros(len(KINDS)))
-    assert not np.any(definite)
+    p, slope, rank = solve(last(b), last(g), jnp.zeros(len(KINDS)))
+    np.testing.assert_array_equal(rank, [5 - len(which) for which in dropped])
     for i, which in enumerate(dropped):
         np.testing.assert_allclose(b[i] @ p[:, i], -g[i], atol=1e-10)
         np.testing.assert_array_equal(p[np.array(which), i], 0)
@@ -106,8 +106,8 @@ def test_a_singular_consistent_system_has_a_basic_solution():
 def test_a_shift_makes_a_singular_matrix_definite():
     j = np.stack([singular(kind)[0] for kind in KINDS])
     b, g = grams(j), np.ones((len(KINDS), 5))
-    p, _, definite = solve(last(b), last(g), jnp.full(len(KINDS), 0.1))
-    assert np.all(definite)
+    p, _, rank = solve(last(b), last(g), jnp.full(len(KINDS), 0.1))
+    assert np.all(rank == 5)
     exact = -np.linalg.solve(b + 0.1 * np.eye(5), g[..., None])[..., 0]
     np.testing.assert_allclose(p.T, exact, rtol=1e-9)
 
@@ -126,9 +126,9 @@ def test_lanes_do_not_see_one_another():
 def test_a_solution_in_float32_stays_in_float32():
     b = grams(jacobians(4)).astype(np.float32)
     g = np.ones((LANES, 4), np.float32)
-    p, slope, definite = solve(last(b), last(g), jnp.array(SHIFTS, np.float32))
+    p, slope, rank = solve(last(b), last(g), jnp.array(SHIFTS, np.float32))
     assert p.dtype == slope.dtype == np.float32
-    assert np.all(definite)
+    assert np.all(rank == 4)
     shifted = b + np.array(SHIFTS, np.float32)[:, None, None] * np.eye(4)
     exact = -np.linalg.solve(shifted.astype(float), g[..., None])[..., 0]
     np.testing.assert_allclose(p.T, exact, rtol=1e3 * EPS32)

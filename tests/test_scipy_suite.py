@@ -164,7 +164,9 @@ def test_sparse_jacobians_and_operators_are_taken(mode, method):
 def test_many_variables_with_bounds(jac):
     p = lsq.BroydenTridiagonal()
     for bounds in ((p.lb, np.inf), (-np.inf, p.ub), (p.lb, p.ub)):
-        res = jaxfit.least_squares(p.fun, p.x0, p.jac if jac == "sparse" else jac, bounds)
+        res = jaxfit.least_squares(
+            p.fun, p.x0, p.jac if jac == "sparse" else jac, bounds
+        )
         np.testing.assert_allclose(res.optimality, 0, atol=1e-10)
 
 

@@ -722,7 +722,7 @@ def test_without_a_history_nothing_of_it_remains(lane_solutions):
     )
     assert all(777 not in leaf.shape for leaf in jax.tree.leaves(shape))
     assert shape.history is None
-    state = jax.eval_shape(lambda x: TRF(max_steps=777).init(x, None, None), START)
+    state = jax.eval_shape(lambda x: TRF(max_steps=777).init(x, None, None, 60), START)
     assert state.history is None
     assert all(777 not in leaf.shape for leaf in jax.tree.leaves(state))
 
