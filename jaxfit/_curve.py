@@ -21,6 +21,7 @@ from ._check import (
     real_tree,
     same_structure,
 )
+from ._expected import expected
 from ._function import Function
 
 
@@ -71,7 +72,8 @@ class Curve(eqx.Module):
     model: Function
 
     def __call__(self, params, data: CurveData):
-        predicted = self.model(data.x, params)
+        with expected("model", "model(x, params), with x first", data.x, params):
+            predicted = self.model(data.x, params)
         same_structure(predicted, data.y, "the value of `model`", "`y`")
 
         def difference(f, y):

@@ -17,6 +17,7 @@ from ._curve_call import Call, by_identity
 from ._curve_options import CALL_ONLY, read_options
 from ._curve_result import result_of
 from ._data import Data, fit_dtype, read_data
+from ._expected import refuse_foreign
 from ._fit_result import CurveFitResult
 from ._host import check_host, hosted_loss, model_and_jacobian
 from ._precision import precision
@@ -128,6 +129,7 @@ class CurveFit:
         jac: Any = None,
         **options: Any,
     ):
+        refuse_foreign(model)
         if not callable(model):
             raise TypeError(f"`f` must be callable, got {type(model).__name__}.")
         self.model, self.method, self.jac = unjitted(model), method, jac

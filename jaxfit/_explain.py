@@ -34,9 +34,10 @@ def explained(name: str) -> Iterator[None]:
         raise UntraceableError(
             f"`{name}` cannot be traced by JAX{place_of(err)}. It needs the values of "
             f"its arguments there ({type(cause).__name__}), as NumPy functions, "
-            "`float()`, `if` and `while` do. Two ways out: write it with jax.numpy "
-            "(jnp.exp, jnp.where, ...), or let it run on the host by jaxfit.from_numpy"
-            f"({name}), which is slower."
+            "`float()`, `if` and `while` do. Write it with jax.numpy (jnp.exp, "
+            "jnp.where, ...). On the host it runs in jaxfit.curve_fit and "
+            "jaxfit.least_squares, by itself, and wherever "
+            f"jaxfit.from_numpy({name}) is taken: slower, not in batches or streams."
         ) from err
 
 

@@ -20,6 +20,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from ._curve import Curve
+from ._expected import expected
 from ._linearise import Columns, Gram, Linearisation, Triangle
 from ._loss import Loss
 from ._matrix_free import MatrixFree, Slope
@@ -275,8 +276,19 @@ def _traced(problem: Problem, x: Vector, solver: TRF, rows: Any) -> tuple[Any, A
     _, unravel = ravel_pytree(problem.params)
 
     def residual(x, rows):
-        r = problem.residual(unravel(x), rows)
+        if isinstance(problem.residual, Curve):
+            r = problem.residual(unravel(x), rows)
+        else:
+            params = unravel(x)
+            with expected("residual", "residual(params, args)", params, rows):
+                r = problem.residual(params, rows)
         for leaf in jax.tree.leaves(r):
+            if not isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float):
+                raise TypeError(
+                    "`residual` must return arrays of residuals and nothing else, and "
+                    f"returned {leaf!r} among them: what else it computes can be had "
+                    "by calling it at the solution."
+                )
             if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
                 raise TypeError(
                     f"the residual must be real, got {jnp.result_type(leaf)}: "

@@ -251,7 +251,7 @@ def read_linear_solver(tr_solver: Any, tr_options: Any) -> dict[str, Any]:
         )
     if options:
         warnings.warn(
-            f"`tr_options` has {sorted(options)} of SciPy's LSMR, which have no effect: "
+            f"`tr_options` has {sorted(options)} of SciPy's LSMR, without effect here: "
             "'maxiter' with tr_solver='lsmr' limits the conjugate gradient steps.",
             OptionWarning,
             stacklevel=outside(),

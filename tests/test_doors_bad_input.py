@@ -313,7 +313,7 @@ def test_a_model_that_is_not_finite_at_the_start():
 )
 def test_a_model_that_cannot_be_traced_is_told_where_and_what_to_do(options):
     with pytest.raises(TypeError) as caught:
-        fit(**options)
+        fit(**options, host="refuse")
     says = str(caught.value)
     line = options["f"].__code__.co_firstlineno
     assert f"line {line} of {__file__}" in says
@@ -331,10 +331,12 @@ def test_residuals_and_jacobians_that_cannot_be_traced_are_named():
     text = (
         "`fun` cannot be traced ... `return p[0] * np.exp(-p[1] * x) - y` ... from_nu"
     )
-    refused(TypeError, text, call=minimise, fun=numpy_residual)
-    refused(TypeError, "`jac` cannot be traced ... from_numpy", jac=numpy_jacobian)
+    asked = {"host": "refuse"}
+    refused(TypeError, text, call=minimise, fun=numpy_residual, **asked)
+    says = "`jac` cannot be traced ... from_numpy"
+    refused(TypeError, says, jac=numpy_jacobian, **asked)
     loss = lambda z: np.log1p(z)  # noqa: E731
-    refused(TypeError, "`loss` cannot be traced", loss=loss)
+    refused(TypeError, "`loss` cannot be traced", loss=loss, **asked)
 
 
 class Disaster(Exception):

@@ -37,6 +37,7 @@ LAYERS = [
     "_linearise",
     "_matrix_free",
     "_covariance",
+    "_expected",
     "_curve",
     "_problem",
     "_rows",
