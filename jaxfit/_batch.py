@@ -25,6 +25,7 @@ from ._queue import SHARE, Results, run
 from ._solve import unravel_as
 from ._stack import Stack
 from ._trf import TRF
+from ._varying import axes_of, varying
 
 
 # Up to so many parameters lanes work by arithmetic. Elimination alone is faster than a
@@ -51,7 +52,7 @@ def solve_batch(
     """Solve many problems of equal structure.
 
     A pure function: `jax.jit(solve_batch)(problems)` works, inside `pmap` and
-    `shard_map(..., check_vma=False)` too. A fixed number of lanes steps together, and a
+    `shard_map` too. A fixed number of lanes steps together, and a
     lane whose fit has ended writes its result and takes the next problem. Fits do not
     see one another: a fit's result is the same whatever the others hold.
 
@@ -148,6 +149,7 @@ def solve_stack(
 
     One lane in `share` may take its next problem at a step.
     """
+    stack, solver, count = varying((stack, solver, count), axes_of(stack))
     n = stack.num_params
     arithmetic = n <= ARITHMETIC and solver.linear_solver in ("auto", "gram")
     nominal = _lanes(stack, n, arithmetic) if lanes is None else lanes

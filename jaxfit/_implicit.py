@@ -30,6 +30,7 @@ from ._state import State
 from ._subproblem import Spectral
 from ._trf import TRF
 from ._types import Vector
+from ._varying import alike
 
 
 @eqx.filter_custom_jvp
@@ -119,7 +120,7 @@ def _solution_tangent(
         def solve(b):
             return conjugate_gradients(product, b, solver.cg_steps)
     else:
-        s = jax.vmap(product)(jnp.eye(x.size, dtype=x.dtype))
+        s = jax.vmap(product)(alike(jnp.eye(x.size, dtype=x.dtype), x))
         matvec = functools.partial(jnp.matmul, s)
 
         def solve(b):

@@ -29,6 +29,7 @@ from ._rows import rows_mixed_by, same_but_for_length
 from ._small import UNROLL
 from ._trf import TRF
 from ._types import Scalar, Vector
+from ._varying import alike
 
 
 # A block of this many numbers stays in the second-level cache of a CPU core. A pass
@@ -164,7 +165,7 @@ class Objective(eqx.Module):
             return sums + part(rows, mask), None
 
         count = -(-self.size // self.block)
-        zero = form.zero(x.size, self.size, self.block, x.dtype)
+        zero = alike(form.zero(x.size, self.size, self.block, x.dtype), x)
         return jax.lax.scan(add, zero, jnp.arange(count))[0].total()
 
     def weighted_rows(
@@ -199,10 +200,11 @@ class Objective(eqx.Module):
             if x.size <= UNROLL:
                 # Column by column XLA sees which parameter moves and fuses what it
                 # can: 3.7 ms a pass over 1e6 points where a batch of tangents took 9.
-                return r, tuple(tangents(e) for e in np.eye(x.size, dtype=x.dtype))
-            return r, jax.vmap(tangents)(jnp.eye(x.size, dtype=x.dtype))
+                units = np.eye(x.size, dtype=x.dtype)
+                return r, tuple(tangents(alike(e, x)) for e in units)
+            return r, jax.vmap(tangents)(alike(jnp.eye(x.size, dtype=x.dtype), x))
         r, pullback = jax.vjp(residuals, x)
-        (j,) = jax.vmap(pullback)(jnp.eye(r.size, dtype=r.dtype))
+        (j,) = jax.vmap(pullback)(alike(jnp.eye(r.size, dtype=r.dtype), r))
         return r, j.T
 
     def _matrix_free(self, x: Vector) -> MatrixFree:
@@ -220,6 +222,7 @@ class Objective(eqx.Module):
         # |J_i|^2 is the mean of (J'e)_i^2 over random signs e: an estimate from 8 of
         # them is right to about a third, and a scale need be no better.
         signs = jax.random.rademacher(jax.random.key(0), (8, r.size), r.dtype)
+        signs = alike(signs, r)
         probes = jax.vmap(lambda e: pullback(e * weight)[0])(signs)
         norms = jnp.sqrt(jnp.mean(probes**2, axis=0))
         grad = pullback(r * weight)[0]

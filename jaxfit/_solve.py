@@ -17,6 +17,7 @@ from ._spread import objective_of
 from ._state import State
 from ._trf import TRF
 from ._types import Vector
+from ._varying import axes_of, varying
 
 
 def solve(problem: Problem, solver: TRF | None = None) -> Solution:
@@ -59,6 +60,8 @@ _DEFAULT = TRF()  # made once: it costs as much as a quarter of a small fit
 @jax.jit
 @on_auto_axes
 def _solve(problem: Problem, solver: TRF, axes: tuple[str, ...] | None) -> Solution:
+    spread = axes_of(problem)
+    problem, solver = varying((problem, solver), spread)
     start, _ = ravel_pytree(problem.params)
     objective = objective_of(problem, start, solver, axes)
     state = minimise(objective, problem.bounds, start, solver)

@@ -39,6 +39,7 @@ from ._small import dot, every, largest, norm
 from ._state import History, State
 from ._status import Status
 from ._types import Scalar, Vector
+from ._varying import alike
 
 
 # The relative offset at which a fit counts as converged: each parameter is then within
@@ -483,7 +484,7 @@ class TRF(eqx.Module):
         num_rows: Array,
     ) -> State:
         """The fused driver: the whole fit as one `while_loop` over a `scan`."""
-        start = self.init(x, bounds, blank, num_rows)
+        start = alike(self.init(x, bounds, blank, num_rows), x)
         pack, unpack = packing(dataclasses.replace(start, history=None), x.dtype)
 
         def split(state):

@@ -21,6 +21,7 @@ PACKAGE = ROOT / "jaxfit"
 # Bottom to top. A module may import only modules that stand before it.
 LAYERS = [
     "_types",
+    "_varying",
     "_known_by",
     "_content",
     "_capture",
