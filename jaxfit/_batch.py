@@ -9,12 +9,14 @@ that does not serve, by the kernel's step (`_one_by_one`); over several devices 
 from collections.abc import Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Int
 
+from ._batch_implicit import solutions
 from ._batch_solution import BatchSolution
 from ._check import positive_int
 from ._lane_data import LaneData
@@ -74,7 +76,8 @@ def solve_batch(
         devices, or a list of them; or all devices of a mesh. None leaves the
         batch where it is. The result does not depend on it.
 
-    **Returns:** a [`jaxfit.BatchSolution`][]. A fit with fewer data than free
+    **Returns:** a [`jaxfit.BatchSolution`][], whose parameters, costs and errors can be
+    differentiated as those of [`jaxfit.solve`][]. A fit with fewer data than free
     parameters ends with status TOO_FEW_DATA where it started.
 
     **Raises:** `TypeError` or `ValueError` naming the leaf that does not fit the
@@ -168,7 +171,30 @@ def solve_stack(
     return _solution(stack, results, efficiency, covariance)
 
 
-_solve = jax.jit(solve_stack, static_argnums=(3, 4, 5))
+@eqx.filter_custom_jvp
+def _differentiable(stack, solver, count, lanes, mesh, covariance):
+    return solve_stack(stack, solver, count, lanes, mesh, covariance)
+
+
+@_differentiable.def_jvp
+def _batch_jvp(primals, tangents):
+    stack, solver, *_ = primals
+    found = _differentiable(*primals)
+
+    def moved(stack):
+        return solutions(stack, found, solver)
+
+    _, moves = eqx.filter_jvp(moved, (stack,), (tangents[0],))
+    nothing = jax.tree.map(lambda _: None, found)
+    return found, eqx.tree_at(
+        lambda s: (s.params, s.cost, s.half),
+        nothing,
+        moves,
+        is_leaf=lambda leaf: leaf is None,
+    )
+
+
+_solve = jax.jit(_differentiable, static_argnums=(3, 4, 5))
 
 
 def _split(fits, stack, solver, count, mesh):

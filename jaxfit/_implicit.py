@@ -21,6 +21,7 @@ import functools
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from ._bounds import Bounds
 from ._matrix_free import conjugate_gradients
@@ -29,7 +30,7 @@ from ._spread import Spread
 from ._state import State
 from ._subproblem import Spectral
 from ._trf import TRF
-from ._types import Vector
+from ._types import Matrix, Scalar, Vector
 from ._varying import alike
 
 
@@ -55,7 +56,8 @@ def _minimise_jvp(primals, tangents):
     t_objective, t_bounds = jax.tree.map(
         lambda t: jnp.where(ok, t, jnp.zeros_like(t)), (t_objective, t_bounds)
     )
-    t_x = _solution_tangent(objective, t_objective, bounds, t_bounds, state, solver)
+    norms = state.lin.column_norms
+    t_x = _solution_tangent(objective, t_objective, bounds, t_bounds, x, norms, solver)
     t_x = jnp.where(ok, t_x, 0)
 
     def summary(x, objective):
@@ -70,21 +72,50 @@ def _minimise_jvp(primals, tangents):
     return state, t_state
 
 
+@eqx.filter_custom_jvp
+def settled(
+    objective: Objective, bounds: Bounds | None, x: Vector, ok: Array, solver: TRF
+) -> tuple[Vector, Scalar, Matrix]:
+    """A solution found elsewhere, its cost and J'J, with the derivatives of a fit."""
+    del bounds, ok, solver
+    _, j = objective.rows_at(x)
+    return x, objective.cost(x), j.T @ j
+
+
+@settled.def_jvp
+def _settled_jvp(primals, tangents):
+    objective, bounds, x, ok, solver = primals
+    t_objective, t_bounds, *_ = tangents
+    t_objective, t_bounds = jax.tree.map(
+        lambda t: jnp.where(ok, t, jnp.zeros_like(t)), (t_objective, t_bounds)
+    )
+    norms = objective.linearise(x).summary().column_norms
+    t_x = _solution_tangent(objective, t_objective, bounds, t_bounds, x, norms, solver)
+    t_x = jnp.where(ok, t_x, 0)
+
+    def outcome(x, objective):
+        _, j = objective.rows_at(x)
+        return objective.cost(x), j.T @ j
+
+    _, t_out = eqx.filter_jvp(outcome, (x, objective), (t_x, t_objective))
+    t_cost, t_product = jax.tree.map(lambda t: jnp.where(ok, t, 0), t_out)
+    return settled(*primals), (t_x, t_cost, t_product)
+
+
 def _solution_tangent(
     objective: Objective | Spread,
     t_objective,
     bounds: Bounds | None,
     t_bounds,
-    state: State,
+    x: Vector,
+    norms: Vector,
     solver: TRF,
 ) -> Vector:
-    x = state.x
-
     def gradient(x, objective):
         return jax.grad(lambda x: objective.cost(x))(x)
 
     g = gradient(x, objective)
-    norms = jax.lax.stop_gradient(state.lin.column_norms)
+    norms = jax.lax.stop_gradient(norms)
     scale = 1 / jnp.where(norms > 0, norms, 1)
     d, c = scale, jnp.zeros_like(x)
     lift = pull = jnp.zeros_like(x)

@@ -60,6 +60,7 @@ LAYERS = [
     "_one_by_one",
     "_queue",
     "_batch_solution",
+    "_batch_implicit",
     "_batch",
     "_names",
     "_distributions",
