@@ -155,6 +155,12 @@ def least_squares(
         call = residual, jacobian, solver, loss_of, given
         done = _watched(*call, watching) if watching.wanted else _fit(*call)
         kept, outcome, timing = done
+        shape = kept[1][0].size, n
+        if jac_sparsity is not None and np.shape(jac_sparsity) != shape:
+            raise ValueError(
+                f"`jac_sparsity` has wrong shape: {np.shape(jac_sparsity)} for a "
+                f"Jacobian of shape {shape}."
+            )
         if method == "lm" and kept[1][0].size < n:
             raise ValueError(
                 "Method 'lm' doesn't work when the number of residuals is less than "

@@ -29,6 +29,8 @@ minpack = pytest.importorskip("scipy.optimize.tests.test_minpack", reason=_WHY)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:NumPy warning supp:DeprecationWarning"),
+    # SciPy's tests of `workers` fork.
+    pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore::jaxfit._host.HostFunctionWarning"),
     pytest.mark.filterwarnings("ignore::jaxfit._scipy_options.OptionWarning"),
 ]
