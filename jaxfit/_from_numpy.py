@@ -55,7 +55,7 @@ class HostFunction(Known):
 
     def known_by(self):
         """Programs call back whatever is in the slot."""
-        return Same(self.slot), self.eps, self.jac is None, self.derivative
+        return Same(self.slot), self.jac is None, self.derivative
 
     def __call__(self, *args, **kwargs):
         """`fn(*args, **kwargs)`: arrays and floats are data, the rest is fixed."""
