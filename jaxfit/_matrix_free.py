@@ -27,7 +27,7 @@ class Slope(eqx.Module):
         nan = jnp.full(n, jnp.nan, dtype)
         return Slope(nan[0], nan, nan, nan[0])
 
-    def without(self, columns: Bool[Array, " n"]) -> "Slope":
+    def without(self, columns: Bool[Array, "n ..."]) -> "Slope":
         """As if J had zeros in some columns."""
         grad = jnp.where(columns, 0, self.grad)
         norms = jnp.where(columns, 0, self.column_norms)

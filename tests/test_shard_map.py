@@ -101,3 +101,21 @@ def test_a_mesh_of_two_axes_of_which_one_varies():
     fits = functools.partial(jax.vmap(lambda y: jaxfit.solve(make(y)).params))
     mapped = jax.shard_map(fits, mesh=mesh, in_specs=jax.P("a"), out_specs=jax.P("a"))
     np.testing.assert_allclose(jax.jit(mapped)(YS), jax.jit(fits)(YS), rtol=1e-9)
+
+
+@pytest.mark.parametrize("door", ["solve", "solve_batch"])
+def test_derivatives_that_are_not_finite(door):
+    """The loops that replace them by differences vary as the data do."""
+
+    def growth(y):
+        return curve_problem(lambda x, p: p[0] * x ** p[1], T, y, np.ones(2))
+
+    def fits(ys):
+        if door == "solve":
+            return jax.vmap(lambda y: solve(growth(y)).params)(ys)
+        return solve_batch(jax.vmap(growth)(ys)).params
+
+    ys = AMPLITUDES[:, None] * T**0.4
+    found = spread(fits, ys)
+    np.testing.assert_allclose(found[:, 1], 0.4, rtol=1e-6)
+    np.testing.assert_allclose(found, jax.jit(fits)(ys), rtol=1e-9)
