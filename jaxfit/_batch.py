@@ -9,12 +9,14 @@ that does not serve, by the kernel's step (`_one_by_one`); over several devices 
 from collections.abc import Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Int
 
+from ._batch_implicit import solutions
 from ._batch_solution import BatchSolution
 from ._check import positive_int
 from ._fork import check_process
@@ -28,6 +30,7 @@ from ._queue import SHARE, Results, run
 from ._solve import unravel_as
 from ._stack import Stack
 from ._trf import TRF
+from ._varying import axes_of, varying
 
 
 # Up to so many parameters lanes work by arithmetic. Elimination alone is faster than a
@@ -55,7 +58,7 @@ def solve_batch(
     """Solve many problems of equal structure.
 
     A pure function: `jax.jit(solve_batch)(problems)` works, inside `pmap` and
-    `shard_map(..., check_vma=False)` too. A fixed number of lanes steps together, and a
+    `shard_map` too. A fixed number of lanes steps together, and a
     lane whose fit has ended writes its result and takes the next problem. Fits do not
     see one another: a fit's result is the same whatever the others hold.
 
@@ -77,7 +80,8 @@ def solve_batch(
         devices, or a list of them; or all devices of a mesh. None leaves the
         batch where it is. The result does not depend on it.
 
-    **Returns:** a [`jaxfit.BatchSolution`][]. A fit with fewer data than free
+    **Returns:** a [`jaxfit.BatchSolution`][], whose parameters, costs and errors can be
+    differentiated as those of [`jaxfit.solve`][]. A fit with fewer data than free
     parameters ends with status TOO_FEW_DATA where it started.
 
     **Raises:** `TypeError` or `ValueError` naming the leaf that does not fit the
@@ -102,12 +106,17 @@ def solve_batch(
             "`problems` must be a jaxfit.Problem with stacked leaves or a list of "
             f"problems, got {type(problems).__name__}."
         )
-    stack = Stack.of(problems, in_axes)
+    stack = Stack.of(
+        problems.current()
+        if isinstance(problems, Problem)
+        else [p.current() if isinstance(p, Problem) else p for p in problems],
+        in_axes,
+    )
     if lanes is not None:
         lanes = positive_int("lanes", lanes)
     count = jnp.array(stack.size, jnp.int32)
     chosen = mesh_of(devices, mesh)
-    return _solve(stack, solver, count, lanes, chosen, bool(covariance))
+    return _solve(stack, solver.current(), count, lanes, chosen, bool(covariance))
 
 
 def mesh_of(devices: int | Sequence[Any] | None, mesh: Mesh | None) -> Mesh | None:
@@ -148,6 +157,7 @@ def solve_stack(
 
     One lane in `share` may take its next problem at a step.
     """
+    stack, solver, count = varying((stack, solver, count), axes_of(stack))
     n = stack.num_params
     arithmetic = n <= ARITHMETIC and solver.linear_solver in ("auto", "gram")
     nominal = _lanes(stack, n, arithmetic) if lanes is None else lanes
@@ -166,7 +176,33 @@ def solve_stack(
     return _solution(stack, results, efficiency, covariance)
 
 
-_solve = program(solve_stack, static=(3, 4, 5))
+@eqx.filter_custom_jvp
+def _differentiable(stack, solver, count, lanes, mesh, covariance):
+    return solve_stack(stack, solver, count, lanes, mesh, covariance)
+
+
+@_differentiable.def_jvp
+@in_own_settings
+def _batch_jvp(primals, tangents):
+    stack, solver, *_ = primals
+    found = _differentiable(*primals)
+
+    def moved(stack):
+        return solutions(stack, found, solver)
+
+    _, moves = eqx.filter_jvp(moved, (stack,), (tangents[0],))
+    nothing = jax.tree.map(lambda _: None, found)
+    return found, eqx.tree_at(
+        lambda s: (s.params, s.cost, s.half),
+        nothing,
+        moves,
+        is_leaf=lambda leaf: leaf is None,
+    )
+
+
+@program(static=(3, 4, 5))
+def _solve(stack, solver, count, lanes, mesh, covariance):
+    return _differentiable(stack, solver, count, lanes, mesh, covariance)
 
 
 def _split(fits, stack, solver, count, mesh):

@@ -21,6 +21,7 @@ from ._check import (
     real_tree,
     same_structure,
 )
+from ._expected import expected
 from ._floating import as_floats
 from ._function import Function
 from ._shared import are_rows
@@ -74,7 +75,8 @@ class Curve(eqx.Module):
     model: Function
 
     def __call__(self, params, data: CurveData):
-        predicted = self.model(self._x(self.model, params, data), params)
+        with expected("model", "model(x, params), with x first", data.x, params):
+            predicted = self.model(self._x(self.model, params, data), params)
         predicted = like_data(predicted, data.y)
         same_structure(predicted, data.y, "the value of `model`", "`y`")
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 
 from ._bounds import Bounds
 from ._buckets import bucket
-from ._capture import interned
+from ._capture import Capture, identity, interned
 from ._curve_options import solver_of
 from ._curve_program import Given, Outcome, fit, guessed, outcome_of, problem_of
 from ._curve_program import residual as residual_of
@@ -19,6 +19,7 @@ from ._differences import DifferenceJacobian
 from ._from_numpy import HostFunction
 from ._function import Function
 from ._guess import beginnings, candidates, sizes
+from ._host import called_back
 from ._kept import Memory
 from ._paddable import is_paddable
 from ._predict import Predictor
@@ -47,12 +48,15 @@ class Call:
         f, capture = interned(f)
         self.f, self.jac, self.options, self.method = f, jac, options, method
         self.start, self.p0 = start, start.p0
+        self.tabular = False  # x are the columns of a table, by name
         self.free = list(start.free)
         self.model = by_identity(_model, f, start.free, data.rows_last, capture)
         self.jacobian: Any = None
         if callable(jac):
             jac, capture = interned(jac)
-            self.jacobian = ScipyJacobian(self.model, Function(jac, "jac"), capture)
+            self.jacobian = ScipyJacobian(
+                self.model, Function(jac, "jac", capture), capture
+            )
         rows = None if isinstance(f, HostFunction) else data.num_rows
         if rows is not None and is_cut_off(self.model, data.x, self.p0, rows):
             raise ValueError(
@@ -99,10 +103,8 @@ class Call:
     @contextlib.contextmanager
     def _called_back(self) -> Iterator[None]:
         """The host's part, where the model or its Jacobian is a host function."""
-        with contextlib.ExitStack() as stack:
-            for g in (self.f, self.jac):
-                if isinstance(g, HostFunction):
-                    stack.enter_context(g.fit(self.original()["xdata"], *self.p0))
+        args = self.original()["xdata"], *self.p0
+        with called_back((self.f, self.jac), self.loss, args, {}):
             yield
 
     def _derivatives(self) -> Any:
@@ -202,20 +204,17 @@ class Call:
         }
 
     def predictor(self, params: np.ndarray) -> Predictor:
-        return Predictor(self.model, params, self.rowwise)
+        return Predictor(self.model, params, self.rowwise, self.tabular)
 
 
-def _model(f: Callable, free, rows_last: bool, capture: Hashable) -> ScipyModel:
-    return ScipyModel(Function(f, "f"), free, rows_last, capture)
+def _model(f: Callable, free, rows_last: bool, capture: Capture) -> ScipyModel:
+    return ScipyModel(Function(f, "f", capture), free, rows_last, capture)
 
 
 def by_identity(make: Callable, *args) -> Any:
-    """`make(*args)`, remembered where the arguments can be hashed."""
-    key = make, *args
-    try:
-        hash(key)
-    except TypeError:
-        return make(*args)
+    """`make(*args)`, remembered; all but plain values is known by identity."""
+    plain = str | tuple | Capture | None
+    key = make, *(a if isinstance(a, plain) else identity(a) for a in args)
     return _MADE.get(key, lambda: make(*args))
 
 

@@ -17,8 +17,10 @@ from ._curve_call import Call, by_identity
 from ._curve_options import CALL_ONLY, read_options
 from ._curve_result import result_of
 from ._data import Data, fit_dtype, read_data
+from ._expected import refuse_foreign
 from ._fit_result import CurveFitResult
 from ._fork import check_process
+from ._host import check_host, hosted_loss, model_and_jacobian
 from ._precision import precision
 from ._scipy_options import (
     check_callback,
@@ -53,7 +55,10 @@ def curve_fit(
     SciPy's arguments mean what they mean there; "Coming from SciPy" in the
     documentation has them one by one. What differs most:
 
-    - `f` is written with `jax.numpy`, or wrapped by [`jaxfit.from_numpy`][].
+    - `f` is written with `jax.numpy`. One that JAX cannot trace (NumPy, SciPy, `if`,
+        `float()`, columns of a table) runs on the host, slower, with a warning;
+        `host="allow"` leaves the warning out, `host="refuse"` makes it an error. So for
+        `jac` and `loss`. [`jaxfit.from_numpy`][] chooses how it is differentiated.
     - `jac=None` differentiates automatically. Tolerances that are not given are those
         of [`jaxfit.TRF`][], near the limits of the precision.
     - `xdata` may be any PyTree of arrays of leading length M besides SciPy's (M,) and
@@ -109,7 +114,7 @@ class CurveFit:
     **Arguments:** the model, and the options of [`jaxfit.curve_fit`][] that are not
     about data: `method`, `jac`, `loss`, `f_scale`, `ftol`, `xtol`, `gtol`, `x_scale`,
     `diff_step`, `max_nfev`, `tr_solver`, `tr_options`, `verbose`, `callback`,
-    `progress`, and of method "lm" `maxfev`, `epsfcn` and `diag`.
+    `progress`, `host`, and of method "lm" `maxfev`, `epsfcn` and `diag`.
 
     Called with data it gives what `curve_fit` gives. Programs are compiled once for
     each bucket of lengths and shared with all other calls for the same model, by
@@ -127,6 +132,7 @@ class CurveFit:
         jac: Any = None,
         **options: Any,
     ):
+        refuse_foreign(model)
         if not callable(model):
             raise TypeError(f"`f` must be callable, got {type(model).__name__}.")
         self.model, self.method, self.jac = unjitted(model), method, jac
@@ -140,6 +146,10 @@ class CurveFit:
         loss = self.options.get("loss", "linear")
         self._robust = loss != "linear"
         read_loss(loss, method or "trf")
+        self.host = self.options.pop("host", "warn")
+        check_host(self.host)
+        if callable(loss):
+            self.options["loss"] = hosted_loss(loss, self.host)
 
     def __call__(
         self,
@@ -166,15 +176,24 @@ class CurveFit:
             )
         if check_finite is None:
             check_finite = nan_policy is None
+        if isinstance(ydata, int | float) and np.ndim(xdata):
+            ydata = np.full(np.shape(xdata)[-1], float(ydata))
         dtype = fit_dtype(ydata)
-        data = read_data(xdata, ydata, sigma, check_finite, nan_policy, dtype, mask)
+        reading = ydata, sigma, check_finite, nan_policy, dtype, mask
+        data = read_data(xdata, *reading)
         estimate = getattr(self.model, "estimate_p0", None)
         if estimate is not None:
             estimate = functools.partial(estimate, xdata, ydata)
         start = read_start(self.signature, estimate, p0, bounds, fixed, clip_p0, dtype)
         method = self._method(start, data)
         with precision(dtype):
-            call = Call(self.model, self.jac, self.options, method, start, data)
+            model, jac = self.model, self.jac
+            hosting = model, jac, xdata, data, start.p0, self.host
+            model, jac, columns = model_and_jacobian(*hosting)
+            if columns is not None:
+                data = read_data(columns, *reading)
+            call = Call(model, jac, self.options, method, start, data)
+            call.tabular = columns is not None
             if start.guess:
                 call.guess()
             done = call.run()

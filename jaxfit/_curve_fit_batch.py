@@ -151,7 +151,7 @@ def curve_fit_batch(
     f, capture = interned(f)
     with precision(data.dtype):
         forget_other_precision(f)
-    model = ScipyModel(Function(f, "f"), free, measured.rows_last, capture)
+    model = ScipyModel(Function(f, "f", capture), free, measured.rows_last, capture)
     if isinstance(data.x, Part) and not data.x.per_fit:
         with precision(data.dtype):
             begin = data.start.value.reshape(-1, data.num_params)[0]
@@ -162,7 +162,7 @@ def curve_fit_batch(
     jacobian = None
     if jac is not None:
         jac, capture = interned(jac)
-        jacobian = ScipyJacobian(model, Function(jac, "jac"), capture)
+        jacobian = ScipyJacobian(model, Function(jac, "jac", capture), capture)
     losses = read_loss(loss, "trf")
     if way.guess:
         data = guess(model, losses, data)

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from ._scipy_options import (
-    JAC_SPARSITY,
     check_f_scale,
+    check_hints,
     gradient_tolerance,
     read_linear_solver,
     read_max_nfev,
@@ -26,7 +26,7 @@ _ARGUMENTS = (
 _OPTIONS = frozenset(
     """
     args callback col_deriv diag diff_step epsfcn f_scale factor ftol gtol jac_sparsity
-    loss max_nfev maxfev progress tr_options tr_solver verbose workers x_scale xtol
+    host loss max_nfev maxfev progress tr_options tr_solver verbose workers x_scale xtol
     """.split()  # noqa: SIM905
 )
 
@@ -40,15 +40,11 @@ def read_options(options: dict[str, Any]) -> dict[str, Any]:
             "functools.partial or a closure."
         )
     options = dict(options)
+    check_hints(options.pop("jac_sparsity", None), options.pop("workers", None))
     refuse_given(
         {
-            "jac_sparsity": (options.pop("jac_sparsity", None), JAC_SPARSITY),
             "factor": (options.pop("factor", None), "x_scale sets the first step"),
             "col_deriv": (options.pop("col_deriv", None) or None, "transpose `jac`"),
-            "workers": (
-                options.pop("workers", None),
-                "XLA runs on all cores by itself",
-            ),
         }
     )
     renamed = {

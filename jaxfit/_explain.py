@@ -28,23 +28,29 @@ def explained(name: str) -> Iterator[None]:
     except UntraceableError:
         raise
     except Exception as err:
-        cause = _untraceable(err)
+        cause = tracing_error(err)
         if cause is None:
             raise
-        line = _line(cause) or _line(err)
-        where = (
-            f" at line {line.lineno} of {line.filename}: `{line.line}`" if line else ""
-        )
         raise UntraceableError(
-            f"`{name}` cannot be traced by JAX{where}. It needs the values of its "
-            f"arguments there ({type(cause).__name__}), as NumPy functions, `float()`, "
-            "`if` and `while` do. Two ways out: write it with jax.numpy (jnp.exp, "
-            "jnp.where, ...), or let it run on the host by jaxfit.from_numpy"
-            f"({name}), which is slower."
+            f"`{name}` cannot be traced by JAX{place_of(err)}. It needs the values of "
+            f"its arguments there ({type(cause).__name__}), as NumPy functions, "
+            "`float()`, `if` and `while` do. Write it with jax.numpy (jnp.exp, "
+            "jnp.where, ...). On the host it runs in jaxfit.curve_fit and "
+            "jaxfit.least_squares, by itself, and wherever "
+            f"jaxfit.from_numpy({name}) is taken: slower, not in batches or streams."
         ) from err
 
 
-def _untraceable(err: BaseException | None) -> BaseException | None:
+def place_of(err: BaseException) -> str:
+    """ " at line ... of ...", of the user's own code, or nothing."""
+    cause = tracing_error(err)
+    line = (None if cause is None else _line(cause)) or _line(err)
+    if line is None:
+        return ""
+    return f" at line {line.lineno} of {line.filename}: `{line.line}`"
+
+
+def tracing_error(err: BaseException | None) -> BaseException | None:
     """The tracing error among an exception and what led to it."""
     seen = set()
     while err is not None and id(err) not in seen:

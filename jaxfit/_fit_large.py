@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from ._capture import captured
+from ._capture import interned
 from ._curve import Curve
 from ._curve_result import warn_of_covariance
 from ._fit_info import fit_info
@@ -172,8 +172,8 @@ class _Model(eqx.Module):
 
 
 def _model(f: Callable, start: Start, rows_last: bool) -> _Model:
-    function = Function(f, "f")
-    model = ScipyModel(function, start.free, rows_last, captured(f))
+    f, capture = interned(f)
+    model = ScipyModel(Function(f, "f", capture), start.free, rows_last, capture)
     return _Model(model, jax.numpy.asarray(start.p0))
 
 

@@ -18,15 +18,36 @@ from jaxtyping import ArrayLike
 
 from ._check import is_concrete, one_of
 from ._differences import Scheme, difference_jacobian
+from ._known_by import Known, Same
+from ._precision import precision
 
 
 _COUNTING = threading.Lock()  # not one of each function: those are pickled
 
 
-class HostFunction:
+class Slot:
+    """Where a compiled program finds the function that it calls back.
+
+    Functions of one code share a slot, and so a program: whoever fits puts its own
+    function there for the time of the fit.
+    """
+
+    def __init__(self, owner: "HostFunction | None" = None):
+        self.owner: Any = owner
+        # One fit at a time, but where the function is the only one.
+        self.lock = threading.RLock() if owner is None else contextlib.nullcontext()
+        self.active = 0
+
+    def __reduce__(self):
+        """Pickled with one function it is that one's alone."""
+        return Slot, (), {"owner": self.owner}
+
+
+class HostFunction(Known):
     """A NumPy function that can be called on traced values; see `from_numpy`."""
 
-    def __init__(self, fn, jac, derivative, diff_step, shape):
+    def __init__(self, fn, jac, derivative, diff_step, shape, slot: Slot | None = None):
+        self.slot = Slot(self) if slot is None else slot
         self.fn, self.jac = fn, jac
         self.derivative: Scheme = derivative
         self.diff_step = diff_step
@@ -38,6 +59,10 @@ class HostFunction:
         self._recent: list[tuple[list[np.ndarray], np.ndarray]] | None = None
         self.__name__ = getattr(fn, "__name__", type(fn).__name__)
         functools.update_wrapper(self, fn, updated=())
+
+    def known_by(self):
+        """Programs call back whatever is in the slot."""
+        return Same(self.slot), self.jac is None, self.derivative
 
     def __call__(self, *args, **kwargs):
         """`fn(*args, **kwargs)`: arrays and floats are data, the rest is fixed."""
@@ -60,7 +85,9 @@ class HostFunction:
 
         value_shape = self._shape(data, rebuild)
 
-        def call(*data, of=self._evaluate, shape=value_shape):
+        slot = self.slot
+
+        def call(*data, wide=False, shape=value_shape):
             kind = np.dtype(jnp.result_type(float, *data))
             forms = [(a.shape, np.dtype(a.dtype)) for a in data]
 
@@ -69,7 +96,10 @@ class HostFunction:
                 if words.ndim > 1:  # a batch, in one callback
                     return np.stack([host(row) for row in words])
                 arrays = _from_words(words, forms)
-                value = self._guarded(of, shape, *rebuild([a[()] for a in arrays]))
+                args, kwargs = rebuild([a[()] for a in arrays])
+                # JAX's precision is a matter of the thread, and this one is XLA's.
+                with precision(np.finfo(kind).dtype):
+                    value = slot.owner._guarded(wide, shape, args, kwargs)
                 return np.ravel(value.astype(kind)).view(np.uint32)
 
             size = int(np.prod(shape)) * kind.itemsize // 4
@@ -108,9 +138,7 @@ class HostFunction:
                 first = moved[0] < num_first
                 params = range(num_first) if first else range(num_first, len(primals))
                 sizes = [primals[i].size for i in params]
-                j = call(
-                    *primals, of=self._jacobian, shape=(out.size, int(np.sum(sizes)))
-                )
+                j = call(*primals, wide=True, shape=(out.size, int(np.sum(sizes))))
                 ends = np.cumsum(sizes)
                 used = [
                     np.arange(end - size, end)
@@ -123,7 +151,7 @@ class HostFunction:
         function.defjvp(rule, symbolic_zeros=True)
         return function(*data)
 
-    def _guarded(self, of: Callable, shape: tuple[int, ...], args, kwargs):
+    def _guarded(self, wide: bool, shape: tuple[int, ...], args, kwargs):
         """A value for the solver; within a fit of a door, NaN once there was an error.
 
         That ends the fit, and the door raises the error as it was. Raised here, it
@@ -133,6 +161,7 @@ class HostFunction:
         if in_fit and self.error is not None:
             return np.full(shape, np.nan)
         try:
+            of = self._jacobian if wide else self._evaluate
             value = of(args, kwargs)
             if value.shape != shape:
                 raise ValueError(
@@ -148,7 +177,8 @@ class HostFunction:
 
     def _evaluate(self, args, kwargs):
         """The value; within a fit of a door the last two are remembered."""
-        data = [np.asarray(a) for a in jax.tree.leaves((args, kwargs))]
+        # Copies: what the function does to its arguments is its own affair.
+        data = [np.array(a) for a in jax.tree.leaves((args, kwargs))]
         for known, value in self._recent or ():
             if len(known) == len(data) and all(map(_equal, known, data)):
                 return value
@@ -156,7 +186,7 @@ class HostFunction:
         if value.dtype in (np.float16, np.float32):
             self.eps = float(np.finfo(value.dtype).eps)
         if self._recent is not None:
-            self._recent = [*self._recent[-1:], ([a.copy() for a in data], value)]
+            self._recent = [*self._recent[-1:], (data, value)]
         return value
 
     def _jacobian(self, args, kwargs):
@@ -187,11 +217,22 @@ class HostFunction:
         are remembered, for the solver asks at an accepted point again; a failure on the
         host is raised as it was.
         """
-        args, kwargs = jax.tree.map(_host, (args, kwargs))
+        # Copies: a function may write into what it is given.
+        args, kwargs = jax.tree.map(
+            lambda a: np.array(a) if isinstance(a, jax.Array | np.ndarray) else a,
+            (args, kwargs),
+        )
+        with self.slot.lock:
+            yield from self._fit(args, kwargs)
+
+    def _fit(self, args, kwargs):
+        slot = self.slot
         with _COUNTING:
             if not self._fits:
                 self._recent, self.error = [], None
             self._fits += 1
+            before, slot.owner = slot.owner, self
+            slot.active += 1
         try:
             value = self._evaluate(args, kwargs)
             leaves = jax.tree.leaves((args, kwargs))
@@ -201,6 +242,8 @@ class HostFunction:
         finally:
             with _COUNTING:
                 self._fits -= 1
+                slot.active -= 1
+                slot.owner = before if slot.active else self
                 if not self._fits:
                     self._recent = None
         if self.error is not None:
@@ -266,7 +309,7 @@ def _from_words(words: np.ndarray, forms: list) -> list[np.ndarray]:
         wire = dtype if dtype.itemsize >= 4 else np.dtype(np.int32)
         end = start + int(np.prod(shape)) * wire.itemsize // 4
         part = words[start:end].view(wire)
-        arrays.append(part.astype(dtype, copy=False).reshape(shape))
+        arrays.append(part.astype(dtype).reshape(shape))  # a copy, to be written to
         start = end
     return arrays
 

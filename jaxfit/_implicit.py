@@ -27,6 +27,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from ._bounds import Bounds
 from ._derivatives import forbids_forward
@@ -38,7 +39,8 @@ from ._spread import Spread
 from ._state import State
 from ._subproblem import Spectral
 from ._trf import TRF
-from ._types import Flag, Vector
+from ._types import Flag, Matrix, Scalar, Vector
+from ._varying import alike
 
 
 @eqx.filter_custom_jvp
@@ -64,11 +66,12 @@ def _minimise_jvp(primals, tangents):
     t_objective, t_bounds = jax.tree.map(
         lambda t: jnp.where(ok, t, jnp.zeros_like(t)), (t_objective, t_bounds)
     )
+    x, lin = state.x, state.lin
     t_x, rough = _solution_tangent(
-        objective, t_objective, bounds, t_bounds, state, solver
+        objective, t_objective, bounds, t_bounds, x, lin, solver
     )
     t_x = jnp.where(ok, t_x, 0)
-    t_lin = _summary_tangent(objective, t_objective, state, t_x, rough)
+    t_lin = _summary_tangent(objective, t_objective, x, lin, t_x, rough)
     t_lin = jax.tree.map(lambda t: jnp.where(ok, t, 0), t_lin)
     nothing = jax.tree.map(lambda _: None, state)
     t_state = eqx.tree_at(
@@ -77,25 +80,63 @@ def _minimise_jvp(primals, tangents):
     return state, t_state
 
 
+@eqx.filter_custom_jvp
+def settled(
+    objective: Objective, bounds: Bounds | None, x: Vector, ok: Array, solver: TRF
+) -> tuple[Vector, Scalar, Matrix]:
+    """A solution found elsewhere, its cost and J'J, with the derivatives of a fit."""
+    del bounds, ok, solver
+    _, j = objective.rows_at(x)
+    return x, objective.cost(x), j.T @ j
+
+
+@settled.def_jvp
+@in_own_settings
+def _settled_jvp(primals, tangents):
+    objective, bounds, x, ok, solver = primals
+    t_objective, t_bounds, *_ = tangents
+    t_objective, t_bounds = jax.tree.map(
+        lambda t: jnp.where(ok, t, jnp.zeros_like(t)), (t_objective, t_bounds)
+    )
+    found = settled(*primals)
+    lin = objective.linearise(x).summary()
+    t_x, rough = _solution_tangent(
+        objective, t_objective, bounds, t_bounds, x, lin, solver
+    )
+    t_x = jnp.where(ok, t_x, 0)
+
+    def product(x, objective):
+        _, j = objective.rows_at(x)
+        return j.T @ j
+
+    moved = objective, t_objective, x
+    t_out = (
+        _cost_tangent(*moved, lin, t_x),
+        _tangent(product, found[2], *moved, t_x, rough),
+    )
+    t_cost, t_product = jax.tree.map(lambda t: jnp.where(ok, t, 0), t_out)
+    return found, (t_x, t_cost, t_product)
+
+
 def _solution_tangent(
     objective: Objective | Spread,
     t_objective,
     bounds: Bounds | None,
     t_bounds,
-    state: State,
+    x: Vector,
+    lin: Any,
     solver: TRF,
 ) -> tuple[Vector, Flag | None]:
     """The derivative of x, and whether it is Gauss and Newton's for want of an exact
-    one; None where it surely is."""
-    x = state.x
+    one; None where it surely is. `lin` is the summary of the linearisation at x."""
 
     def gradient(x, objective):
         return jax.grad(lambda x: objective.cost(x))(x)
 
     g = gradient(x, objective)
     rough: Flag | None = ~jnp.all(jnp.isfinite(g))
-    g = jnp.where(rough, state.lin.grad, g)
-    norms = jax.lax.stop_gradient(state.lin.column_norms)
+    g = jnp.where(rough, lin.grad, g)
+    norms = jax.lax.stop_gradient(lin.column_norms)
     scale = 1 / jnp.where(norms > 0, norms, 1)
     d, c = scale, jnp.zeros_like(x)
     lift = pull = jnp.zeros_like(x)
@@ -135,18 +176,18 @@ def _solution_tangent(
         def solve(b):
             return conjugate_gradients(matvec, b, solver.cg_steps)
     else:
-        eye = jnp.eye(x.size, dtype=x.dtype)
-        held = jax.vmap(functools.partial(product, state.lin.product))(eye)
+        eye = alike(jnp.eye(x.size, dtype=x.dtype), x)
+        held = jax.vmap(functools.partial(product, lin.product))(eye)
         try:
             s = jax.vmap(functools.partial(product, curvature()))(eye)
             rough |= ~jnp.all(jnp.isfinite(s))
             s = jnp.where(rough, held, s)
-            t_g = _gradient_tangent(exact, objective, state, rough, tangents)
+            t_g = _gradient_tangent(exact, objective, x, lin, rough, tangents)
         except TypeError as err:
             if not forbids_forward(err):
                 raise
             rough, s = None, held
-            t_g = _held_tangent(objective, state, tangents)
+            t_g = _held_tangent(objective, x, lin, tangents)
         matvec = functools.partial(jnp.matmul, s)
 
         def solve(b):
@@ -157,7 +198,7 @@ def _solution_tangent(
     return d * u + lift, rough
 
 
-def _gradient_tangent(exact, objective, state, rough: Flag, tangents) -> Vector:
+def _gradient_tangent(exact, objective, x, lin, rough: Flag, tangents) -> Vector:
     """dF/dtheta dtheta: exact, or where that is `rough` with J held.
 
     What each way is given is masked on its way in, for reverse mode (see above). Rows
@@ -169,11 +210,11 @@ def _gradient_tangent(exact, objective, state, rough: Flag, tangents) -> Vector:
     def masked(which):
         return jax.tree.map(lambda t: jnp.where(which, t, jnp.zeros_like(t)), tangents)
 
-    held = _held_tangent(objective, state, masked(rough))
+    held = _held_tangent(objective, x, lin, masked(rough))
     return jnp.where(rough, held, exact(masked(~rough)))
 
 
-def _held_tangent(objective: Objective | Spread, state: State, tangents) -> Vector:
+def _held_tangent(objective: Objective | Spread, x, lin, tangents) -> Vector:
     """J' d(rho' r) with J held, and J'J times the motion of bounds."""
     if isinstance(objective, Spread):
         raise TypeError(
@@ -181,8 +222,7 @@ def _held_tangent(objective: Objective | Spread, state: State, tangents) -> Vect
             "of it has no derivative where its rows lie on several devices."
         )
     lift, t_objective = tangents
-    x = state.x
-    length = lengths(state.lin.cost, state.lin.column_norms)
+    length = lengths(lin.cost, lin.column_norms)
     _, jt = objective.repaired_columns(x, objective.rows, objective.mask, length)
 
     def influence(objective):
@@ -191,29 +231,38 @@ def _held_tangent(objective: Objective | Spread, state: State, tangents) -> Vect
         return r if scale is None else r * scale
 
     _, t_psi = eqx.filter_jvp(influence, (objective,), (t_objective,))
-    return jnp.stack([*jt]) @ t_psi + state.lin.product(lift)
+    return jnp.stack([*jt]) @ t_psi + lin.product(lift)
 
 
-def _summary_tangent(objective, t_objective, state: State, t_x: Vector, rough) -> Any:
+def _summary_tangent(objective, t_objective, x, lin, t_x: Vector, rough) -> Any:
     """The derivative of the linearisation; if `rough` of its cost alone, else NaN."""
-    x, lin = state.x, state.lin
 
     def summary(x, objective):
         return objective.linearise(x).summary()
 
-    def cost(objective):
-        return objective.cost(x)
-
-    if rough is None:
-        t_lin = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), lin)
-    else:
-        t_in = jax.tree.map(
-            lambda t: jnp.where(rough, jnp.zeros_like(t), t), (t_x, t_objective)
-        )
-        _, t_lin = eqx.filter_jvp(summary, (x, objective), t_in)
-        t_lin = jax.tree.map(lambda t: jnp.where(rough, jnp.nan, t), t_lin)
-    _, t_cost = eqx.filter_jvp(cost, (objective,), (t_objective,))
-    t_cost = t_cost + lin.grad @ t_x
+    t_lin = _tangent(summary, lin, objective, t_objective, x, t_x, rough)
+    t_cost = _cost_tangent(objective, t_objective, x, lin, t_x)
     if rough is not None:
         t_cost = jnp.where(rough, t_cost, t_lin.cost)
     return eqx.tree_at(lambda lin: lin.cost, t_lin, t_cost)
+
+
+def _tangent(fn, value, objective, t_objective, x, t_x: Vector, rough) -> Any:
+    """The derivative of `fn(x, objective)`, of this value; NaN if `rough`."""
+    if rough is None:
+        return jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), value)
+    t_in = jax.tree.map(
+        lambda t: jnp.where(rough, jnp.zeros_like(t), t), (t_x, t_objective)
+    )
+    _, t_out = eqx.filter_jvp(fn, (x, objective), t_in)
+    return jax.tree.map(lambda t: jnp.where(rough, jnp.nan, t), t_out)
+
+
+def _cost_tangent(objective, t_objective, x, lin, t_x: Vector) -> Scalar:
+    """The derivative of the cost, by the gradient of the linearisation at x."""
+
+    def cost(objective):
+        return objective.cost(x)
+
+    _, t_cost = eqx.filter_jvp(cost, (objective,), (t_objective,))
+    return t_cost + lin.grad @ t_x

@@ -49,11 +49,29 @@ class Memory:
             value = make()
             with _LOCK:
                 found = self._items.setdefault(key, Kept(value))
-                if len(self._items) > self._most:
-                    ages = sorted(item.used for item in self._items.values())
-                    self.forget(ages[len(ages) - int(self._most * _ROOM)])
+                self._make_room()
         found.used = next(_CLOCK)
         return found.value
+
+    def find(self, key: Hashable, default: Any = None) -> Any:
+        """The value of a key, or the default where there is none."""
+        found = self._items.get(key)
+        if found is None:
+            return default
+        found.used = next(_CLOCK)
+        return found.value
+
+    def put(self, key: Hashable, value: Any) -> None:
+        """Set the value of a key, whatever it was."""
+        with _LOCK:
+            self._items.pop(key, None)
+            self._items[key] = Kept(value)
+            self._make_room()
+
+    def _make_room(self) -> None:
+        if len(self._items) > self._most:
+            ages = sorted(item.used for item in self._items.values())
+            self.forget(ages[len(ages) - int(self._most * _ROOM)])
 
     def forget(self, before: int | None = None) -> None:
         """What was used last before a time; everything if None."""

@@ -24,6 +24,7 @@ from ._repair import lengths
 from ._shared import are_rows
 from ._stack import Stack
 from ._trf import TRF
+from ._varying import alike
 
 
 # The number of lanes on a CPU; of fewer lanes more rows are visited at a time, or a
@@ -159,7 +160,7 @@ class LaneData:
         if chunks == 1:
             return chunk(0)
         return jax.lax.fori_loop(
-            0, chunks, lambda k, sums: sums + chunk(k), LaneGram.zero(x)
+            0, chunks, lambda k, sums: sums + chunk(k), alike(LaneGram.zero(x), x)
         )
 
     def _rows(

@@ -14,6 +14,7 @@ from ._linearise import Columns, Products
 from ._pack import stack_scalars
 from ._small import diagonal, matvec
 from ._subproblem import Newton, solve_secular
+from ._varying import alike
 
 
 class LaneModel(eqx.Module):
@@ -29,9 +30,11 @@ class LaneModel(eqx.Module):
         # leave a loop it computes anew for everyone who asks.
         def turn(carry):
             p, slope, rank = solve_shifted(b, g, jnp.zeros_like(g[0]))
-            return jnp.array(False), p, stack_scalars([slope, rank], g.dtype)
+            ended = alike(jnp.array(False), g)
+            return ended, p, stack_scalars([slope, rank], g.dtype)
 
         start = jnp.any(g == g), jnp.zeros_like(g), jnp.zeros((2, *g[0].shape), g.dtype)
+        start = alike(start, g)
         _, p, (slope, rank) = jax.lax.while_loop(lambda carry: carry[0], turn, start)
         return LaneModel(b, g, Newton(p, slope, rank.astype(jnp.int32)))
 

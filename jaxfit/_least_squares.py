@@ -1,9 +1,8 @@
 """Door 2: `least_squares`, SciPy's call over the kernel's `solve` of a `Problem`."""
 
-import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -13,14 +12,21 @@ import numpy as np
 from jaxtyping import Array
 
 from ._bounds import Bounds
-from ._capture import check_capture, interned
+from ._capture import Capture, Held, check_capture, interned
 from ._check import is_concrete
 from ._data import fit_dtype, real_array
 from ._differences import DifferenceJacobian
 from ._explain import explained
 from ._fork import check_process
-from ._from_numpy import HostFunction
 from ._function import Function
+from ._host import (
+    Host,
+    called_back,
+    check_host,
+    hosted_loss,
+    matrix_of,
+    traced_or_hosted,
+)
 from ._masked import read_mask
 from ._objective import Objective
 from ._precision import precision
@@ -30,12 +36,13 @@ from ._programs import Programs, Timing
 from ._report import Watching, observed
 from ._result import Solution
 from ._scipy_options import (
-    JAC_SPARSITY,
     NamedLoss,
     check_callback,
     check_f_scale,
     check_feasible,
+    check_hints,
     check_jac,
+    check_matrix,
     check_method,
     check_verbose,
     message,
@@ -46,7 +53,6 @@ from ._scipy_options import (
     read_max_nfev,
     read_tolerances,
     read_x_scale,
-    refuse_given,
     unjitted,
     with_jacobian,
 )
@@ -81,15 +87,18 @@ def least_squares(
     *,
     mask: Any = None,
     progress: bool = False,
+    host: Host = "warn",
 ) -> Any:
     """Minimise a sum of squares: `scipy.optimize.least_squares`.
 
     SciPy's arguments mean what they mean there; "Coming from SciPy" in the
     documentation has them one by one. What differs most:
 
-    - `fun(x, *args, **kwargs)` is written with `jax.numpy`, or wrapped by
-        [`jaxfit.from_numpy`][]. Arrays and floats among `args` and `kwargs` are data;
-        the rest is part of the program.
+    - `fun(x, *args, **kwargs)` is written with `jax.numpy`. One that JAX cannot trace
+        (NumPy, SciPy, `if`, `float()`) runs on the host, slower, with a warning;
+        `host="allow"` leaves the warning out, `host="refuse"` makes it an error. So for
+        `jac` and `loss`. Arrays and floats among `args` and `kwargs` are data; the rest
+        is part of the program.
     - `jac=None` differentiates automatically; "2-point", "3-point" and "cs" are there
         for comparison. A callable may return any array of shape (m, n).
     - `x_scale=None` is "jac" for every method, and `max_nfev=None` stops after 2,000
@@ -112,13 +121,11 @@ def least_squares(
     check_jac(jac)
     check_verbose(verbose)
     check_callback(callback)
-    refuse_given(
-        {
-            "jac_sparsity": (jac_sparsity, JAC_SPARSITY),
-            "workers": (workers, "XLA runs on all cores by itself"),
-        }
-    )
-    fun, capture = interned(unjitted(fun))
+    check_hints(jac_sparsity, workers)
+    if jac_sparsity is not None:
+        check_matrix("sparse", method, tr_solver, x_scale)
+    check_host(host)
+    fun = unjitted(fun)
     watching = Watching(verbose, callback, progress)
     x0, limits = _start(x0, bounds, method)
     dtype, n = x0.dtype, x0.size
@@ -128,29 +135,42 @@ def least_squares(
         **read_max_nfev(max_nfev),
         **read_linear_solver(tr_solver, tr_options),
     )
-    loss_of = read_loss(loss, method)
     check_f_scale(f_scale)
     if mask is not None:
         mask = np.asarray(mask)
         mask = read_mask(mask, np.empty(mask.shape), "fun(x)").ravel()
     args = tuple(args) if isinstance(args, tuple | list) else (args,)
     keywords = dict(kwargs or {})
+    with precision(dtype):
+        loss_of = read_loss(hosted_loss(loss, host), method)
+        fun = traced_or_hosted(fun, "fun", (x0, *args), keywords, host)
+        if callable(jac):
+            jac = traced_or_hosted(jac, "jac", (x0, *args), keywords, host)
+            check_matrix(matrix_of(jac), method, tr_solver, x_scale)
+    fun, capture = interned(fun)
     residual, data = _residual_of(fun, capture, args, keywords)
     given = _Given(x0, limits, data, f_scale, mask)
-    with precision(dtype), contextlib.ExitStack() as stack:
-        for function in (fun, jac):
-            if isinstance(function, HostFunction):
-                stack.enter_context(function.fit(x0, *args, **keywords))
+    back = called_back((fun, jac), loss_of, (x0, *args), keywords)
+    with precision(dtype), back:
         if callable(jac):
             function, capture = interned(jac)
             jacobian = dataclasses.replace(
-                residual, fn=Function(function, "jac"), capture=capture, wide=True
+                residual,
+                fn=Function(function, "jac", capture),
+                capture=capture,
+                wide=True,
             )
         else:
             jacobian = _differences(residual, fun, jac, diff_step, limits, n)
         call = residual, jacobian, solver, loss_of, given
         done = _watched(*call, watching) if watching.wanted else _fit(*call)
         kept, outcome, timing = done
+        shape = kept[1][0].size, n
+        if jac_sparsity is not None and np.shape(jac_sparsity) != shape:
+            raise ValueError(
+                f"`jac_sparsity` has wrong shape: {np.shape(jac_sparsity)} for a "
+                f"Jacobian of shape {shape}."
+            )
         count = kept[1][0].size if mask is None else int(mask.sum())
         if method == "lm" and count < n:
             raise ValueError(
@@ -160,7 +180,12 @@ def least_squares(
         if kept[1][1] is None:
             operator = _operator(_problem(residual, loss_of, given), kept[0])
             kept = kept[0], (kept[1][0], operator)
-    return _result(kept, outcome, timing, max_nfev)
+    result = _result(kept, outcome, timing, max_nfev)
+    if matrix_of(jac) == "sparse" and isinstance(result.jac, np.ndarray):
+        from scipy.sparse import csr_array
+
+        result.jac = csr_array(result.jac)
+    return result
 
 
 class ScipyResidual(eqx.Module):
@@ -171,14 +196,14 @@ class ScipyResidual(eqx.Module):
     """
 
     fn: Function
-    rest: tuple = eqx.field(static=True)
+    rest: Held = eqx.field(static=True)
     form: Any = eqx.field(static=True)
-    capture: Hashable = eqx.field(static=True)
+    capture: Capture = eqx.field(static=True)
     wide: bool = eqx.field(static=True)
 
     def __call__(self, x: Array, data: list) -> Any:  # complex for "cs"
         values = iter(data)
-        leaves = [next(values) if a is _DATA else a for a in self.rest]
+        leaves = [next(values) if a is _DATA else a for a in self.rest.value]
         args, kwargs = jax.tree.unflatten(self.form, leaves)
         name = "jac" if self.wide else "fun"
         check_capture(self.fn.wrapped, self.capture, name)
@@ -223,7 +248,7 @@ _DATA = "data"  # stands for an argument that is data
 
 
 def _residual_of(
-    fun: Callable, capture: Hashable, args: tuple, kwargs: dict[str, Any]
+    fun: Callable, capture: Capture, args: tuple, kwargs: dict[str, Any]
 ) -> tuple[ScipyResidual, list]:
     """The residual with its arguments taken apart: arrays and floats are data."""
     leaves, form = jax.tree.flatten((args, kwargs))
@@ -236,15 +261,8 @@ def _residual_of(
     is_data = [isinstance(leaf, kinds) for leaf in leaves]
     data = [leaf for leaf, d in zip(leaves, is_data, strict=True) if d]
     rest = [_DATA if d else leaf for leaf, d in zip(leaves, is_data, strict=True)]
-    try:
-        hash(tuple(rest))
-    except TypeError as err:
-        raise TypeError(
-            "`args` and `kwargs` must hold arrays, numbers and hashable things, "
-            f"and there is {err}: bind it with functools.partial."
-        ) from err
     residual = ScipyResidual(
-        Function(fun, "fun"), tuple(rest), form, capture, wide=False
+        Function(fun, "fun", capture), Held(rest), form, capture, wide=False
     )
     return residual, data
 
@@ -329,7 +347,7 @@ def _watched(residual, jacobian, solver, loss, given, watching: Watching):
         return np.asarray(_rows(problem, solver, x)[0])
 
     solution = observed(problem, solver, watching, np.array, fun)
-    rows = _rows(problem, solver, solution.params)
+    rows = jax.block_until_ready(_rows(problem, solver, solution.params))
     outcome = jax.device_get(_outcome(solution))
     return (solution, rows), outcome, Timing(0.0, time.perf_counter() - begin)
 

@@ -157,7 +157,7 @@ class Triangle(eqx.Module):
     def summary(self) -> "Triangle":
         return self
 
-    def without(self, columns: Bool[Array, " n"]) -> "Triangle":
+    def without(self, columns: Bool[Array, "n ..."]) -> "Triangle":
         root = jnp.where(columns, 0, self.root)
         return Triangle(self.cost, root, self.z, self.differenced, self.cut)
 

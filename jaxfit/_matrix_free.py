@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool
 from ._small import dot, norm
 from ._subproblem import Newton, Spectral, Subspace
 from ._types import Scalar, Vector
+from ._varying import alike
 
 
 class Slope(eqx.Module):
@@ -26,7 +27,7 @@ class Slope(eqx.Module):
         nan = jnp.full(n, jnp.nan, dtype)
         return Slope(nan[0], nan, nan, nan[0])
 
-    def without(self, columns: Bool[Array, " n"]) -> "Slope":
+    def without(self, columns: Bool[Array, "n ..."]) -> "Slope":
         """As if J had zeros in some columns."""
         grad = jnp.where(columns, 0, self.grad)
         norms = jnp.where(columns, 0, self.column_norms)
@@ -102,7 +103,6 @@ def conjugate_gradients(
         s = r + (rr_new / rr) * s
         return p, r, s, rr_new, steepest, curved, count + 1
 
-    zero = jnp.zeros((), jnp.int32)
-    none = jnp.zeros((), b.dtype)
-    start = (jnp.zeros_like(b), b, b, dot(b, b), none, jnp.array(True), zero)
+    rest = jnp.zeros((), b.dtype), jnp.array(True), jnp.zeros((), jnp.int32)
+    start = (jnp.zeros_like(b), b, b, dot(b, b), *alike(rest, b))
     return jax.lax.while_loop(more, step, start)[0]

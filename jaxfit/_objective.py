@@ -15,6 +15,7 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
@@ -22,6 +23,7 @@ from ._bounds import Bounds
 from ._constants import forget_other_precision
 from ._curve import Curve
 from ._derivatives import Mode, calls_host, columns, mode_of
+from ._expected import expected
 from ._linearise import Columns, Gram, Linearisation, Triangle, is_finite
 from ._loss import Loss
 from ._matrix_free import MatrixFree, Slope
@@ -32,6 +34,7 @@ from ._shared import are_rows
 from ._small import UNROLL
 from ._trf import TRF
 from ._types import Scalar, Vector
+from ._varying import alike
 
 
 # A block of this many numbers stays in the second-level cache of a CPU core. A pass
@@ -208,7 +211,7 @@ class Objective(eqx.Module):
             return sums + part(rows, mask), None
 
         count = -(-self.size // self.block)
-        zero = form.zero(x.size, self.size, self.block, x.dtype)
+        zero = alike(form.zero(x.size, self.size, self.block, x.dtype), x)
         return jax.lax.scan(add, zero, jnp.arange(count))[0].total()
 
     def weighted_rows(
@@ -262,6 +265,7 @@ class Objective(eqx.Module):
         # |J_i|^2 is the mean of (J'e)_i^2 over random signs e: an estimate from 8 of
         # them is right to about a third, and a scale need be no better.
         signs = jax.random.rademacher(jax.random.key(0), (8, r.size), r.dtype)
+        signs = alike(signs, r)
         probes = jax.vmap(lambda e: pullback(e * weight)[0])(signs)
         norms = jnp.sqrt(jnp.mean(probes**2, axis=0))
         grad = pullback(r * weight)[0]
@@ -374,8 +378,19 @@ def _traced(problem: Problem, x: Vector, solver: TRF, rows: Any) -> tuple[Any, A
     forget_other_precision(problem.residual)
 
     def residual(x, rows):
-        r = problem.residual(unravel(x), rows)
+        if isinstance(problem.residual, Curve):
+            r = problem.residual(unravel(x), rows)
+        else:
+            params = unravel(x)
+            with expected("residual", "residual(params, args)", params, rows):
+                r = problem.residual(params, rows)
         for leaf in jax.tree.leaves(r):
+            if not isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float):
+                raise TypeError(
+                    "`residual` must return arrays of residuals and nothing else, and "
+                    f"returned {leaf!r} among them: what else it computes can be had "
+                    "by calling it at the solution."
+                )
             if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
                 raise TypeError(
                     f"the residual must be real, got {jnp.result_type(leaf)}: "

@@ -16,6 +16,7 @@ from ._data import read_x
 from ._derivatives import columns, mode_of
 from ._from_numpy import HostFunction
 from ._function import Function
+from ._host import table_columns
 from ._paddable import is_paddable
 from ._precision import precision
 from ._program import program
@@ -30,6 +31,7 @@ class Predictor:
     model: ScipyModel
     params: np.ndarray  # all of them, of shape (n,)
     rowwise: bool
+    tabular: bool = False  # x of the fit were the columns of a table, by name
 
     @staticmethod
     def of_saved(
@@ -51,7 +53,8 @@ class Predictor:
 
     def _evaluate(self, fn: Any, xdata: Any) -> Any:
         dtype, model, m = self.params.dtype, self.model, None
-        x = read_x(xdata, "x", dtype)
+        columns = table_columns(xdata) if self.tabular else None
+        x = read_x(xdata if columns is None else columns, "x", dtype)
         rows = np.moveaxis(x, -1, 0) if model.rows_last else x
         with precision(dtype), contextlib.ExitStack() as stack:
             if isinstance(model.fn.wrapped, HostFunction):

@@ -6,6 +6,7 @@ with C = `f_scale`. Everything a user can get wrong is checked here, once, on co
 values; inside a trace only shapes and types are, and the values become outcomes.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -98,6 +99,24 @@ class Problem(eqx.Module):
         self.lower, self.upper = _flat_bounds(bounds, self.params, dtype)
         self.loss = _loss(loss, f_scale, dtype)
         self.mask = None if mask is None else jax.tree.map(boolean, mask)
+
+    def current(self) -> "Problem":
+        """The same problem, its functions known by what they hold now."""
+        residual, loss = self.residual, self.loss
+        if isinstance(residual, Curve):
+            model = residual.model.current()
+            residual = residual if model is residual.model else Curve(model)
+        else:
+            residual = residual.current()
+        if isinstance(loss.rho, Function):
+            rho = loss.rho.current()
+            loss = loss if rho is loss.rho else Loss(rho, loss.f_scale)
+        if residual is self.residual and loss is self.loss:
+            return self
+        other = copy.copy(self)
+        object.__setattr__(other, "residual", residual)
+        object.__setattr__(other, "loss", loss)
+        return other
 
     @property
     def bounds(self) -> Bounds | None:

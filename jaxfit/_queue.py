@@ -23,6 +23,7 @@ from ._problem import Problem
 from ._solve import active_bounds
 from ._stack import Stack
 from ._status import Status
+from ._varying import axes_of, varying
 
 
 # The share of lanes that may load at once. Most fits take 5 steps or more, so that
@@ -122,7 +123,8 @@ def run(
     def working(carry):
         return jnp.any(carry[0].index < count)
 
-    lane, steps = jax.lax.while_loop(working, step, (start, zero))
+    begin = varying((start, zero), axes_of((stack, count)))
+    lane, steps = jax.lax.while_loop(working, step, begin)
     return lane.results, jnp.mean(lane.useful / jnp.maximum(steps, 1))
 
 

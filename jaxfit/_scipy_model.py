@@ -4,7 +4,7 @@ The kernel sees the free parameters only; the others keep their starts. Where th
 of x were turned to the front, f sees them last again.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from ._capture import check_capture
+from ._capture import Capture, check_capture
 from ._explain import explained
 from ._floating import as_floats
 from ._function import Function
@@ -46,7 +46,7 @@ class ScipyModel(eqx.Module):
     fn: Function
     free: tuple[int, ...] = eqx.field(static=True)
     rows_last: bool = eqx.field(static=True)
-    capture: Hashable = eqx.field(static=True)
+    capture: Capture = eqx.field(static=True)
 
     def __call__(self, inputs: Inputs, params: Array) -> Any:
         check_capture(self.fn.wrapped, self.capture, "f")
@@ -70,7 +70,7 @@ class ScipyJacobian(eqx.Module):
 
     model: ScipyModel
     jac: Function
-    capture: Hashable = eqx.field(static=True)
+    capture: Capture = eqx.field(static=True)
 
     def __call__(self, inputs: Inputs, params: Vector) -> PyTree[Array]:
         n, free = inputs.start.size, jnp.array(self.model.free)

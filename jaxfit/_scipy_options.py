@@ -12,8 +12,9 @@ rules about bounds, sizes and tolerances are kept:
 
 import dataclasses
 import inspect
+import operator
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ._capture import interned
+from ._capture import Capture, interned
 from ._data import real_array
 from ._explain import explained
 from ._from_numpy import HostFunction
@@ -140,6 +141,7 @@ def check_step(step: Any, scheme: Any, n: int) -> None:
         warnings.warn(
             "`diff_step` (or `epsfcn`) has no effect: derivatives are automatic. "
             "jac='2-point' takes steps.",
+            OptionWarning,
             stacklevel=outside(),
         )
 
@@ -241,13 +243,23 @@ def read_linear_solver(tr_solver: Any, tr_options: Any) -> dict[str, Any]:
         keywords["linear_solver"] = "matrix_free"
         if "maxiter" in options:
             keywords["cg_steps"] = options.pop("maxiter")
-    if options:
+    unknown = sorted(options.keys() - _OF_LSMR)
+    if unknown:
         raise TypeError(
-            f"`tr_options` has {sorted(options)}, which mean nothing here: 'maxiter' "
-            "with tr_solver='lsmr' limits the conjugate gradient steps, and there is "
-            "no other."
+            f"`tr_options` has {unknown}, which mean nothing: 'maxiter' with "
+            "tr_solver='lsmr' limits the conjugate gradient steps."
+        )
+    if options:
+        warnings.warn(
+            f"`tr_options` has {sorted(options)} of SciPy's LSMR, without effect here: "
+            "'maxiter' with tr_solver='lsmr' limits the conjugate gradient steps.",
+            OptionWarning,
+            stacklevel=outside(),
         )
     return keywords
+
+
+_OF_LSMR = {"atol", "btol", "conlim", "damp", "maxiter", "regularize", "show"}
 
 
 def read_max_nfev(max_nfev: Any) -> dict[str, Any]:
@@ -261,16 +273,49 @@ def read_max_nfev(max_nfev: Any) -> dict[str, Any]:
     return {"max_nfev": int(max_nfev)}
 
 
+def check_matrix(kind: str | None, method: str, tr_solver: Any, x_scale: Any) -> None:
+    """SciPy's rules for a `jac` that returns a sparse matrix or a LinearOperator."""
+    if kind is None:
+        return
+    if method == "lm" or tr_solver == "exact":
+        what = "method='lm'" if method == "lm" else "tr_solver='exact'"
+        raise ValueError(
+            f"{what} needs dense derivatives: a `jac` that returns an array, and no "
+            "`jac_sparsity`."
+        )
+    if kind == "operator" and isinstance(x_scale, str):
+        raise ValueError(
+            "x_scale='jac' can't be used when `jac` returns a LinearOperator. Leave it "
+            "out: parameters are scaled all the same."
+        )
+
+
+class OptionWarning(UserWarning):
+    """An option of SciPy's that has no effect here."""
+
+
+def check_hints(jac_sparsity: Any, workers: Any) -> None:
+    """What tells SciPy how to come by derivatives, and changes no result: taken."""
+    if workers is not None and not callable(workers):
+        try:
+            operator.index(workers)
+        except TypeError as err:
+            raise TypeError(
+                "`workers` must be an integer or a map-like callable, as in SciPy, got "
+                f"{workers!r}. XLA runs on all cores whatever it is."
+            ) from err
+    if jac_sparsity is not None and len(np.shape(jac_sparsity)) != 2:
+        raise ValueError(
+            "`jac_sparsity` must have shape (m, n), as in SciPy, got "
+            f"{np.shape(jac_sparsity)}. Derivatives are dense whatever it is."
+        )
+
+
 def refuse_given(options: dict[str, tuple[Any, str]]) -> None:
     """Refuse options that SciPy has and this library has not, with the way out."""
     for name, (value, instead) in options.items():
         if value is not None:
             raise ValueError(f"`{name}` is not supported: {instead}.")
-
-
-JAC_SPARSITY = (
-    "derivatives are automatic and dense; tr_solver='lsmr' never forms the Jacobian"
-)
 
 
 @jax.tree_util.register_static
@@ -285,7 +330,7 @@ class ScipyLoss(eqx.Module):
     """A user's loss as rho(z): as SciPy's, it may return (rho, rho', rho'') stacked."""
 
     fn: Function
-    capture: Hashable = eqx.field(static=True)
+    capture: Capture = eqx.field(static=True)
 
     def __call__(self, z: Array) -> Array:
         with explained("loss"):
@@ -310,7 +355,7 @@ def read_loss(loss: Any, method: str) -> NamedLoss | ScipyLoss:
         raise ValueError("method='lm' supports only 'linear' loss function.")
     if callable(loss):
         loss, capture = interned(loss)
-        return ScipyLoss(Function(loss, "loss"), capture)
+        return ScipyLoss(Function(loss, "loss", capture), capture)
     return NamedLoss(loss)
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import types
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -35,6 +36,9 @@ def signature_of(f: Callable) -> Signature:
 
     **Raises:** `ValueError` where they cannot be found out.
     """
+    own = type(f).__call__
+    if isinstance(own, types.FunctionType) and not hasattr(f, "__wrapped__"):
+        f = types.MethodType(own, f)  # `inspect` would compare the object with classes
     try:
         parameters = list(inspect.signature(f).parameters.values())
     except (TypeError, ValueError):  # some built-in functions have no signature

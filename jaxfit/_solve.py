@@ -20,6 +20,7 @@ from ._state import State
 from ._status import Status
 from ._trf import TRF
 from ._types import Vector
+from ._varying import axes_of, varying
 
 
 @in_own_settings
@@ -53,7 +54,8 @@ def solve(problem: Problem, solver: TRF | None = None) -> Solution:
         raise ValueError(
             "`problem` is a stack of problems: solve it by jax.vmap(jaxfit.solve)."
         )
-    return _solve(problem, _DEFAULT if solver is None else solver)
+    solver = _DEFAULT if solver is None else solver.current()
+    return _solve(problem.current(), solver)
 
 
 _DEFAULT = TRF()  # made once: it costs as much as a quarter of a small fit
@@ -62,6 +64,8 @@ _DEFAULT = TRF()  # made once: it costs as much as a quarter of a small fit
 @program
 @on_auto_axes
 def _solve(problem: Problem, solver: TRF, axes: tuple[str, ...] | None) -> Solution:
+    spread = axes_of(problem)
+    problem, solver = varying((problem, solver), spread)
     start, _ = ravel_pytree(problem.params)
     objective = objective_of(problem, start, solver, axes)
     state = minimise(objective, problem.bounds, start, solver)

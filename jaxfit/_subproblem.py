@@ -10,6 +10,7 @@ SVD; the matrix-free form: k = 2). `Cholesky` knows B itself and factors B + alp
 each alpha: less work for large n, and plain arithmetic for lanes of small fits.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -21,6 +22,7 @@ from jaxtyping import Array, Float
 from ._pack import stack_scalars
 from ._small import cholesky, dot, matvec, norm, solve_lower, solve_upper, vecmat
 from ._types import Count, Flag, Matrix, Scalar, Vector
+from ._varying import axes_of
 
 
 # The step needs no more than its length right to 1%: the radius itself is a heuristic.
@@ -201,7 +203,7 @@ class Cholesky(eqx.Module):
             lambda carry: carry[1],
             lambda carry: (
                 Spectral.of_matrix(carry[0].rows, carry[0].grad),
-                jnp.array(False),
+                jnp.zeros_like(carry[1]),
             ),
             (Spectral(b, jnp.zeros_like(g), g), ~definite),
         )
@@ -225,6 +227,11 @@ class Cholesky(eqx.Module):
         def by_spectrum():
             return self.fallback.step(radius, alpha)
 
+        if axes_of(self.grad):
+            # JAX fails to batch a loop in a branch inside `shard_map`; batched, both
+            # branches run anyway.
+            both = by_factor(), by_spectrum()
+            return jax.tree.map(functools.partial(jnp.where, self.definite), *both)
         return jax.lax.cond(self.definite, by_factor, by_spectrum)
 
     def _step(self, radius, alpha):

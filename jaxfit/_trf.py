@@ -40,6 +40,7 @@ from ._small import every, largest, norm
 from ._state import History, State
 from ._status import Status
 from ._types import Count, Flag, Scalar, Vector
+from ._varying import alike
 
 
 # New starts without progress after which a fit has stalled.
@@ -177,6 +178,12 @@ class TRF(eqx.Module):
         for name, value in options.items():
             object.__setattr__(other, name, value)
         return other
+
+    def current(self) -> "TRF":
+        """The same solver, its Jacobian known by what it holds now."""
+        if self.jacobian is None or (now := self.jacobian.current()) is self.jacobian:
+            return self
+        return self.replaced(jacobian=now)
 
     def init(
         self, x: Vector, bounds: Bounds | None, blank: Any, num_rows: ArrayLike
@@ -494,7 +501,7 @@ class TRF(eqx.Module):
         num_rows: Array,
     ) -> State:
         """The fused driver: the whole fit as one `while_loop` over a `scan`."""
-        start = self.init(x, bounds, blank, num_rows)
+        start = alike(self.init(x, bounds, blank, num_rows), x)
         pack, unpack = packing(dataclasses.replace(start, history=None), x.dtype)
 
         def split(state):

@@ -34,6 +34,7 @@ def watch(
     and `optimality` still are those of the point before. The fit ends with
     `Status.STOPPED` where `on_step` returns True.
     """
+    problem, solver = problem.current(), solver.current()
     state = _init(problem, solver)
     while not state.closed:
         before, state = state.x, _step(problem, solver, state)

@@ -450,15 +450,9 @@ def in_shard_map(check_vma):
     )
 
 
-def test_inside_shard_map(plain_fits):
-    equal(jax.jit(in_shard_map(False))(plain()), plain_fits)
-
-
-@pytest.mark.xfail(
-    raises=ValueError, reason="tangents are not marked as varying, in `solve` neither"
-)
-def test_inside_shard_map_that_checks_what_varies():
-    jax.eval_shape(in_shard_map(True), plain())
+@pytest.mark.parametrize("check_vma", [False, True])
+def test_inside_shard_map(plain_fits, check_vma):
+    equal(jax.jit(in_shard_map(check_vma))(plain()), plain_fits)
 
 
 # --- Fits do not see one another -------------------------------------------------

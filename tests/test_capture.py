@@ -5,8 +5,7 @@ doors look at what a model captures before each call, and compile anew where any
 has changed; where nothing has, they must not.
 
 Not seen, by design: what a helper wrapped in `jax.jit` captured (JAX remembers the
-helper's trace and does not look twice), what objects of libraries hold (an optax
-schedule, a scipy interpolator), and the insides of a callable written in C.
+helper's trace and does not look twice).
 """
 
 import argparse

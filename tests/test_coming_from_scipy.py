@@ -28,12 +28,13 @@ RIGHT_IN_SCIPY = {
     "kwargs": {"c": 1.0},
     "col_deriv": True,
     "factor": 100,
-    "jac_sparsity": np.ones((9, 1)),
-    "workers": map,
 }
 
 # For what is taken, a value other than None.
-TAKEN = {"maxfev": 0, "x_scale": "jac", "loss": "huber", "f_scale": 0.1, "verbose": 2}
+TAKEN = {
+    **{"maxfev": 0, "x_scale": "jac", "loss": "huber", "f_scale": 0.1, "verbose": 2},
+    **{"jac_sparsity": np.ones((9, 1)), "workers": map},
+}
 
 
 def section(title: str) -> str:
