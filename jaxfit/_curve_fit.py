@@ -177,7 +177,7 @@ class CurveFit:
             call = Call(self.model, self.jac, self.options, method, start, data)
             if start.guess:
                 call.guess()
-            done = call.run()
+            done = call.reviewed(*call.run())
         return result_of(
             *done, call, bool(absolute_sigma), bool(full_output), nan_policy
         )
