@@ -1,8 +1,8 @@
 """What `curve_fit` warns of besides what SciPy does, from numbers that it has already.
 
-A success that `diagnose` would call wrong is told at once: a minimum that the Jacobian
-does not show, parameters so small that the residuals do not feel them, and tolerances so
-loose that the fit stopped by more than a tenth of a standard error before the minimum.
+A success that `diagnose` would not call one is told at once: a minimum that the
+Jacobian does not show, and tolerances so loose that the fit stopped by more than a
+tenth of a standard error before the minimum.
 """
 
 import warnings
@@ -17,8 +17,6 @@ from ._scipy_options import outside
 from ._status import Status
 
 
-# Of the size of the residuals: what a parameter that counts changes at least.
-_FELT = 1e-6
 # In standard errors: how near the minimum has to be, and how far a fit may stop from it
 # by its tolerances before that is looked at.
 _NEAR, _LOOSE = 0.1, 0.03
@@ -42,40 +40,29 @@ def _findings(
 ) -> Iterator[str]:
     if outcome.counts[0] == Status.HESSIAN:
         yield (
-            "Standard errors are not to be trusted: they come from the Jacobian, which is "
-            "nearly singular at this minimum. result.covariance_of('hessian') has others, "
-            "and result.profile() intervals."
-        )
-    ways, x = outcome.directions, np.asarray(outcome.params)
-    start = np.abs(call.p0[call.free])
-    free = (np.asarray(outcome.active_mask) == 0) & ~ways.lost
-    norms = np.where(ways.unit > 0, 1 / np.where(ways.unit > 0, ways.unit, 1), 0)
-    size = np.maximum(np.abs(x), np.where(start == 0, 1, start))
-    residual = np.sqrt(2 * float(outcome.cost))
-    whole = max(np.linalg.norm(norms * x), np.linalg.norm(norms * start) / _ROUNDING)
-    if residual <= _ROUNDING * np.finfo(x.dtype).eps * whole:
-        return
-    names = [call.start.names[i] for i in call.free]
-    weak = free & (norms * size <= _FELT * residual)
-    if weak.any():
-        listed = ", ".join(names[i] for i in np.flatnonzero(weak))
-        yield (
-            f"The data say next to nothing of {listed}: changing them by their own size "
-            "moves the residuals by less than a millionth. Start nearer to the data, or "
-            "give bounds."
+            "Standard errors are not to be trusted: they come from the Jacobian, which "
+            "is nearly singular at this minimum. result.covariance_of('hessian') has "
+            "others, and result.profile() intervals."
         )
     dof = call.num_data - len(call.free)
     if dof <= 0 or not _is_loose(call):
         return
+    ways, x = outcome.directions, np.asarray(outcome.params)
+    norms = np.where(ways.unit > 0, 1 / np.where(ways.unit > 0, ways.unit, 1), 0)
+    residual = np.sqrt(2 * float(outcome.cost))
+    if residual <= _ROUNDING * np.finfo(x.dtype).eps * np.linalg.norm(norms * x):
+        return
+    free = (np.asarray(outcome.active_mask) == 0) & ~ways.lost
     inverse = ways.determined.T @ ways.determined
     step = inverse @ np.where(free, np.asarray(solution.grad), 0)
     error = np.sqrt(np.diag(inverse) * (1.0 if known else residual**2 / dof))
     offset = np.where(free, np.abs(step) / np.where(error > 0, error, np.inf), 0)
     worst = int(np.argmax(offset))
     if offset[worst] > _NEAR:
+        name = call.start.names[call.free[worst]]
         yield (
-            f"The fit stopped before the minimum: the next step would move {names[worst]} "
-            f"by {offset[worst]:.2g} of its error. Tighten ftol and xtol."
+            f"The fit stopped before the minimum: the next step would move {name} by "
+            f"{offset[worst]:.2g} of its error. Tighten ftol and xtol."
         )
 
 

@@ -43,8 +43,8 @@ class CurveFitResult(Inference, tuple):
     - `perr`: standard errors, the root of the diagonal of `covariance`.
     - `cost`: half the sum of squared weighted residuals, or of the robust loss.
     - `outcome`: a [`jaxfit.Status`][]; `message`: the same in words; `status`: the same
-        as an integer, 0 where no minimum was found for which SciPy has no code; `success`
-        is `status > 0`.
+        as an integer, but 0 where no minimum was found for a reason of which SciPy has
+        no code; `success` is `status > 0`.
     - `nfev`, `njev`, `nit`: evaluations of the model and of its derivatives, and steps.
     - `optimality`, `active_mask`: as in SciPy's `least_squares`; `fixed` tells which
         parameters were held.

@@ -103,13 +103,14 @@ def least_squares(
         and is 0 in `fun`.
 
     A fit that finds no minimum in scales by the Jacobian (`x_scale=None`, and not "lm")
-    is made once more with SciPy's scale of 1, within `max_nfev`, unless somebody watches
-    (`verbose`, `callback`, `progress`); evaluations are those of both.
+    is made once more with SciPy's scale of 1, within `max_nfev`, unless somebody
+    watches (`verbose`, `callback`, `progress`); evaluations are those of both.
 
     **Returns:** a `scipy.optimize.OptimizeResult` with SciPy's fields, and `nit`,
     `compile_time` and `run_time` in seconds, and the kernel's `solution`. `outcome` is
     a [`jaxfit.Status`][]; `status` is 0 where that says that no minimum was found for a
-    reason of which SciPy has no code. After `tr_solver="lsmr"` `jac` is a LinearOperator.
+    reason of which SciPy has no code. After `tr_solver="lsmr"` its `jac` is a
+    LinearOperator.
 
     **Raises:** `ValueError` or `TypeError` for what is wrong with the arguments, naming
     it, and where the residuals are not finite at `x0`.
@@ -362,7 +363,7 @@ def _rescaled(done, residual, jacobian, solver, loss, given):
     """A fit that found no minimum, once more in the units of the parameters.
 
     Scales by the columns of the Jacobian lead a few fits astray that SciPy's scale of 1
-    does not. The second fit counts if it found a minimum; evaluations are those of both.
+    does not. The second fit counts if it found a minimum; evaluations are of both.
     """
     (solution, rows), outcome, timing = done
     status, nfev, njev, nit = outcome.counts.tolist()

@@ -7,9 +7,9 @@ minimum where, on the parameters that no bound holds,
 
 - H is positive definite beyond its rounding,
 - the Newton decrement g'H^-1 g is at most that of the certificate's level,
-- and Newton's step p = -H^-1 g leads to a point from which the next one is much shorter,
-  as it is beside a minimum. In a valley that falls to infinity, as 1/x or exp(-x), the
-  steps do not get shorter.
+- and Newton's step p = -H^-1 g leads to a point from which the next one is much
+  shorter, as it is beside a minimum. In a valley that falls to infinity, as 1/x or
+  exp(-x), the steps do not get shorter.
 
 Else the fit may stand on a kink (`_kink`). This is asked on the host, of single fits
 that have ended without a certificate: no other fit pays for it.
@@ -75,8 +75,8 @@ def with_counts(solution: Solution, **counts: int) -> Solution:
 def is_minimum(problem: Problem, solver: TRF, solution: Solution) -> bool:
     """Whether exact second derivatives show that the solution is a minimum.
 
-    False where there are none: of a function on the host, or of one with a derivative of
-    its own that has no other.
+    False where there are none: of a function on the host, or of one with a derivative
+    of its own that has no other.
     """
     x = np.asarray(ravel_pytree(solution.params)[0])
     first = _derivatives_at(problem, x)

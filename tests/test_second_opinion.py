@@ -10,12 +10,12 @@ from jaxfit import TRF, Problem, Status, curve_fit, least_squares, solve
 from jaxfit._second_opinion import is_minimum, second_opinion
 
 
-I = np.arange(1, 11)
+ORDER = np.arange(1, 11)
 T = np.linspace(0, 1, 30)
 
 
 def jennrich_sampson(x):
-    return 2 + 2 * I - (jnp.exp(I * x[0]) + jnp.exp(I * x[1]))
+    return 2 + 2 * ORDER - (jnp.exp(ORDER * x[0]) + jnp.exp(ORDER * x[1]))
 
 
 def looked_at(residual, x, bounds=None):
@@ -97,7 +97,7 @@ def test_both_doors_know_the_minimum_of_jennrich_and_sampson(scale):
         return jnp.exp(i * a) + jnp.exp(i * b)
 
     with pytest.warns(match="nearly singular"):
-        fit = curve_fit(model, I, 2.0 + 2 * I, [0.3, 0.4])
+        fit = curve_fit(model, ORDER, 2.0 + 2 * ORDER, [0.3, 0.4])
     assert fit.outcome == Status.HESSIAN and fit.status == 1 and fit.success
     assert "second derivatives" in fit.message
     assert fit.solution.status == Status.HESSIAN
@@ -157,7 +157,7 @@ def test_a_derivative_that_forbids_another_leaves_the_status():
     inner.defvjp(lambda v: (v, None), lambda _, g: (g,))
 
     def residual(x, _):
-        return 2 + 2 * I - (exponential(I * x[0]) + exponential(I * x[1]))
+        return 2 + 2 * ORDER - (exponential(ORDER * x[0]) + exponential(ORDER * x[1]))
 
     problem = Problem(residual, jnp.array([0.25782521, 0.25782522]))
     solution = solve(problem)
