@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Int
 
 from ._batch_solution import BatchSolution
 from ._check import positive_int
@@ -157,8 +157,7 @@ def solve_stack(
         lanes = min(nominal, _vectors(stack.size))
         data = LaneData.of(stack, solver, lanes, nominal)
         engine = (Lockstep if arithmetic else OneByOne)(data, solver)
-        results, efficiency = run(stack, engine, lanes, count, covariance, share)
-        return (results, _differenced(stack, data, results.reals[:, :n])), efficiency
+        return run(stack, engine, lanes, count, covariance, share)
 
     if mesh is None or mesh.size == 1:
         results, efficiency = fits(stack, solver, count)
@@ -205,21 +204,6 @@ def _split(fits, stack, solver, count, mesh):
     return results, jnp.mean(efficiency)
 
 
-def _differenced(
-    stack: Stack, data: LaneData, x: Float[Array, "p n"]
-) -> Bool[Array, " p"]:
-    """Which fits have differences among their derivatives, some lanes at a time."""
-    count = -(-stack.size // data.lanes)
-
-    def some(_, start):
-        which = start + jnp.arange(data.lanes)
-        points = x.at[which].get(mode="clip").T
-        return None, data.differenced(stack.take(which), points)
-
-    _, flags = jax.lax.scan(some, None, jnp.arange(count) * data.lanes)
-    return flags.reshape(-1)[: stack.size]
-
-
 def _lanes(stack: Stack, n: int, arithmetic: bool) -> int:
     """A power of two, or as many as there are problems."""
     numbers = 2 * n * n + 10 * n + 40
@@ -245,7 +229,7 @@ def _solution(
     stack: Stack, results: tuple[Results, Array], efficiency, covariance
 ) -> BatchSolution:
     one, n = stack.one, stack.num_params
-    (reals, counts), differenced = results
+    reals, counts = results
     problems = stack.problems
     fixed = None
     if problems.lower is not None:
@@ -268,7 +252,7 @@ def _solution(
         num_params=n,
         fixed=fixed,
         half=reals[:, n + 2 :] if covariance else None,
-        lost=counts[:, 5 + n :] != 0 if covariance else None,
-        differenced=differenced,
+        lost=counts[:, 5 + n : 5 + 2 * n] != 0 if covariance else None,
+        differenced=counts[:, 5 + 2 * n] > 0,
         lane_efficiency=efficiency,
     )

@@ -74,8 +74,8 @@ def certified(
 ) -> Flag:
     """Whether the relative offset is at most `level`, or the step is rounding.
 
-    `newton` is the Newton step of the hat space, `grad_h` the gradient there; `p` counts
-    the directions that neither are null nor held by bounds.
+    `newton` is the Newton step of the hat space, `grad_h` the gradient there; `p`
+    counts the directions that neither are null nor held by bounds.
     """
     size = largest(jnp.abs(grad_h))  # a square of a small residual may underflow
     safe = jnp.where(size > 0, size, 1)

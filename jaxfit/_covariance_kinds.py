@@ -176,7 +176,8 @@ def _covariance(problem, solution, ok, solver, kind, noise, drop) -> Covariance:
     lin: Any = solution.linearisation
     if kind != "gauss_newton":
         flat = jnp.zeros_like(x)
-        lin = Gram(solution.cost, flat, hessian(problem, solution.params))
+        exact = hessian(problem, solution.params)
+        lin = Gram(solution.cost, flat, exact, jnp.zeros_like(solution.cost))
     ways = directions(lin, held)
     w = ways.determined
     known = inverse(lin.gram, jax.lax.stop_gradient(w.T @ w))

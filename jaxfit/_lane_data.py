@@ -9,6 +9,7 @@ import dataclasses
 import sys
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
@@ -96,25 +97,19 @@ class LaneData:
             return lin
         needs = jnp.isfinite(lin.cost) & ~is_finite(lin)
         turns = 2 * jnp.any(needs).astype(jnp.int32)
+        flag = needs.astype(lin.cost.dtype)
+        lin = eqx.tree_at(lambda lin: lin.differenced, lin, flag)
 
         def turn(carry):
             left, x, length, lin = carry
             new = self._summed(problems, x, length)
             length = lengths(new.cost, new.column_norms)
+            new = eqx.tree_at(lambda new: new.differenced, new, lin.differenced)
             lin = jax.tree.map(lambda a, b: jnp.where(needs, a, b), new, lin)
             return left - 1, jnp.where(left > 1, x, new.grad), length, lin
 
         start = turns, x, jnp.zeros_like(x), lin
         return jax.lax.while_loop(lambda carry: carry[0] > 0, turn, start)[-1]
-
-    def differenced(self, problems: Problem, x: Float[Array, "n l"]) -> Array:
-        """Whether of the derivatives of each lane some are differences, (lanes,)."""
-
-        def one(problem, x):
-            return Objective.of(problem, x, self.solver, "gram", _ALL).differenced(x)
-
-        mapped = self.stack.mapped(-1)
-        return jax.vmap(one, in_axes=(mapped, -1), axis_size=self.lanes)(problems, x)
 
     def _summed(
         self,

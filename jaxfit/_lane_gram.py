@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from ._elimination import solve_shifted
 from ._linearise import Columns, Products
+from ._pack import stack_scalars
 from ._small import diagonal, matvec
 from ._subproblem import Newton, solve_secular
 
@@ -24,7 +25,15 @@ class LaneModel(eqx.Module):
 
     @staticmethod
     def of_matrix(b: Float[Array, "n n l"], g: Float[Array, "n l"]) -> "LaneModel":
-        return LaneModel(b, g, Newton(*solve_shifted(b, g, jnp.zeros_like(g[0]))))
+        # A loop of one turn, of which the compiler does not know that: what does not
+        # leave a loop it computes anew for everyone who asks.
+        def turn(carry):
+            p, slope, rank = solve_shifted(b, g, jnp.zeros_like(g[0]))
+            return jnp.array(False), p, stack_scalars([slope, rank], g.dtype)
+
+        start = jnp.any(g == g), jnp.zeros_like(g), jnp.zeros((2, *g[0].shape), g.dtype)
+        _, p, (slope, rank) = jax.lax.while_loop(lambda carry: carry[0], turn, start)
+        return LaneModel(b, g, Newton(p, slope, rank.astype(jnp.int32)))
 
     def product(self, s: Float[Array, "n l"]) -> Float[Array, "n l"]:
         return matvec(self.matrix, s)
@@ -46,18 +55,19 @@ class LaneGram(eqx.Module):
     cost: Float[Array, " l"]
     grad: Float[Array, "n l"]
     gram: Float[Array, "n n l"]
+    differenced: Float[Array, " l"]
 
     @staticmethod
     def blank(x: Float[Array, "n l"]) -> "LaneGram":
         """NaN everywhere: nothing has been seen yet at x."""
         nan = jnp.full((len(x), *x.shape), jnp.nan, x.dtype)
-        return LaneGram(nan[0, 0], nan[0], nan)
+        return LaneGram(nan[0, 0], nan[0], nan, nan[0, 0])
 
     @staticmethod
     def zero(x: Float[Array, "n l"]) -> "LaneGram":
         """The statistics of no rows at all."""
         none = jnp.zeros((len(x), *x.shape), x.dtype)
-        return LaneGram(none[0, 0], none[0], none)
+        return LaneGram(none[0, 0], none[0], none, none[0, 0])
 
     @staticmethod
     def of_rows(
@@ -66,9 +76,11 @@ class LaneGram(eqx.Module):
         """Of b rows of each lane, with the cost of each row."""
         if isinstance(columns, tuple):
             sums = Products.of_rows(cost, r, columns).total()
-            return LaneGram(sums.cost, sums.grad, sums.gram)
+            return LaneGram(sums.cost, sums.grad, sums.gram, sums.differenced)
         gram = jnp.sum(columns[:, None] * columns, axis=2)
-        return LaneGram(jnp.sum(cost, axis=0), jnp.sum(columns * r, axis=1), gram)
+        cost = jnp.sum(cost, axis=0)
+        grad = jnp.sum(columns * r, axis=1)
+        return LaneGram(cost, grad, gram, jnp.zeros_like(cost))
 
     def __add__(self, other: "LaneGram") -> "LaneGram":
         return jax.tree.map(jnp.add, self, other)
@@ -80,7 +92,7 @@ class LaneGram(eqx.Module):
         """As if J had zeros in some columns."""
         either = columns | columns[:, None]
         grad, gram = jnp.where(columns, 0, self.grad), jnp.where(either, 0, self.gram)
-        return LaneGram(self.cost, grad, gram)
+        return LaneGram(self.cost, grad, gram, self.differenced)
 
     def product(self, s: Float[Array, "n l"]) -> Float[Array, "n l"]:
         return matvec(self.gram, s)

@@ -46,11 +46,15 @@ class Linearisation(Protocol):
         ...
 
     def summary(self) -> Any:
-        """The part that is plain arrays, for the solution to keep."""
+        """The part that is plain arrays, for the solution to keep.
+
+        It has `without(columns)`: the same as if J had zeros in some columns.
+        """
         ...
 
-    def without(self, columns: Bool[Array, "n ..."]) -> "Linearisation":
-        """As if J had zeros in some columns."""
+    @property
+    def differenced(self) -> Scalar:
+        """Positive where some of the derivatives are differences."""
         ...
 
     @property
@@ -82,24 +86,28 @@ def is_finite(lin: "Linearisation") -> Flag:
 
 
 class Triangle(eqx.Module):
-    """The triangle of [J r]: `root` is R of J = Q R and `z` is Q'r."""
+    """The triangle of [J r]: `root` is R of J = Q R and `z` is Q'r.
+
+    `differenced` is positive where some of the derivatives are differences.
+    """
 
     cost: Scalar
     root: Matrix
     z: Vector
+    differenced: Scalar
     cut: float = eqx.field(static=True)  # relative singular value that counts as zero
 
     @staticmethod
     def blank(n: int, m: int, dtype) -> "Triangle":
         """NaN everywhere: nothing has been seen yet."""
         nan = jnp.full((n, n), jnp.nan, dtype)
-        return Triangle(nan[0, 0], nan, nan[0], _cut(n, m, dtype))
+        return Triangle(nan[0, 0], nan, nan[0], nan[0, 0], _cut(n, m, dtype))
 
     @staticmethod
     def zero(n: int, m: int, block: int, dtype) -> "Triangle":
         """The linearisation of no rows at all, out of m to come."""
         none = jnp.zeros((n, n), dtype)
-        return Triangle(none[0, 0], none, none[0], _cut(n, m, dtype))
+        return Triangle(none[0, 0], none, none[0], none[0, 0], _cut(n, m, dtype))
 
     @staticmethod
     def of_rows(
@@ -107,15 +115,17 @@ class Triangle(eqx.Module):
     ) -> "Triangle":
         """Of b rows, with the cost of each."""
         cut = _cut(len(columns), r.size, r.dtype)
-        return Triangle._of_columns(jnp.sum(cost), jnp.stack([*columns, r]), cut)
+        cost = jnp.sum(cost)
+        columns = jnp.stack([*columns, r])
+        return Triangle._of_columns(cost, columns, jnp.zeros_like(cost), cut)
 
     def total(self) -> "Triangle":
         return self
 
     @classmethod
-    def _of_columns(cls, cost, columns, cut) -> "Triangle":
+    def _of_columns(cls, cost, columns, differenced, cut) -> "Triangle":
         r = triangle(columns)
-        return cls(cost, r[:-1, :-1], r[:-1, -1], cut)
+        return cls(cost, r[:-1, :-1], r[:-1, -1], differenced, cut)
 
     def __add__(self, other: "Triangle") -> "Triangle":
         def rows(lin):
@@ -125,14 +135,16 @@ class Triangle(eqx.Module):
 
         columns = jnp.concatenate([rows(self), rows(other)], axis=1)
         cut = max(self.cut, other.cut)
-        return self._of_columns(self.cost + other.cost, columns, cut)
+        differenced = self.differenced + other.differenced
+        return self._of_columns(self.cost + other.cost, columns, differenced, cut)
 
     @staticmethod
     def joined(parts: "Triangle") -> "Triangle":
         """The linearisation of all rows, from those of parts along a first axis."""
         rows = jnp.concatenate([parts.root, parts.z[..., None]], axis=-1)
         columns = rows.reshape(-1, rows.shape[-1]).T
-        return Triangle._of_columns(jnp.sum(parts.cost), columns, parts.cut)
+        cost, differenced = jnp.sum(parts.cost), jnp.sum(parts.differenced)
+        return Triangle._of_columns(cost, columns, differenced, parts.cut)
 
     @property
     def grad(self) -> Vector:
@@ -147,7 +159,7 @@ class Triangle(eqx.Module):
 
     def without(self, columns: Bool[Array, " n"]) -> "Triangle":
         root = jnp.where(columns, 0, self.root)
-        return Triangle(self.cost, root, self.z, self.cut)
+        return Triangle(self.cost, root, self.z, self.differenced, self.cut)
 
     @property
     def column_norms(self) -> Vector:
@@ -173,17 +185,21 @@ def _cut(n: int, m: int, dtype) -> float:
 
 
 class Gram(eqx.Module):
-    """Sums of products: `gram` is J'J and `grad` is J'r."""
+    """Sums of products: `gram` is J'J and `grad` is J'r.
+
+    `differenced` is positive where some of the derivatives are differences.
+    """
 
     cost: Scalar
     grad: Vector
     gram: Matrix
+    differenced: Scalar
 
     @staticmethod
     def blank(n: int, m: int, dtype) -> "Gram":
         """NaN everywhere: nothing has been seen yet."""
         nan = jnp.full((n, n), jnp.nan, dtype)
-        return Gram(nan[0, 0], nan[0], nan)
+        return Gram(nan[0, 0], nan[0], nan, nan[0, 0])
 
     @staticmethod
     def zero(n: int, m: int, block: int, dtype) -> "Gram | Products":
@@ -193,7 +209,7 @@ class Gram(eqx.Module):
             pairs = n * (n + 1) // 2
             return Products(none, (none,) * n, (none,) * pairs)
         none = jnp.zeros((n, n), dtype)
-        return Gram(none[0, 0], none[0], none)
+        return Gram(none[0, 0], none[0], none, none[0, 0])
 
     @staticmethod
     def of_rows(
@@ -202,7 +218,8 @@ class Gram(eqx.Module):
         """Of b rows, with the cost of each; `total()` is the linearisation."""
         if len(columns) > UNROLL:
             jt = jnp.asarray(columns)
-            return Gram(jnp.sum(cost), jt @ r, jt @ jt.T)
+            cost = jnp.sum(cost)
+            return Gram(cost, jt @ r, jt @ jt.T, jnp.zeros_like(cost))
         return Products.of_rows(cost, r, columns)
 
     def total(self) -> "Gram":
@@ -217,7 +234,7 @@ class Gram(eqx.Module):
     def without(self, columns: Bool[Array, "n ..."]) -> "Gram":
         either = columns | columns[:, None]
         grad, gram = jnp.where(columns, 0, self.grad), jnp.where(either, 0, self.gram)
-        return type(self)(self.cost, grad, gram)
+        return Gram(self.cost, grad, gram, self.differenced)
 
     @property
     def column_norms(self) -> Vector:
@@ -271,4 +288,5 @@ class Products(eqx.Module):
             for j in range(i, n):
                 rows[i][j] = rows[j][i] = next(sums)
         grad = jnp.stack([jnp.sum(g, axis=0) for g in self.grad])
-        return Gram(cost, grad, jnp.stack([jnp.stack(r) for r in rows]))
+        gram = jnp.stack([jnp.stack(r) for r in rows])
+        return Gram(cost, grad, gram, jnp.zeros_like(cost))

@@ -18,12 +18,19 @@ class Slope(eqx.Module):
     cost: Scalar
     grad: Vector
     column_norms: Vector
+    differenced: Scalar
 
     @staticmethod
     def blank(n: int, m: int, dtype) -> "Slope":
         """NaN everywhere: nothing has been seen yet."""
         nan = jnp.full(n, jnp.nan, dtype)
-        return Slope(nan[0], nan, nan)
+        return Slope(nan[0], nan, nan, nan[0])
+
+    def without(self, columns: Bool[Array, " n"]) -> "Slope":
+        """As if J had zeros in some columns."""
+        grad = jnp.where(columns, 0, self.grad)
+        norms = jnp.where(columns, 0, self.column_norms)
+        return Slope(self.cost, grad, norms, self.differenced)
 
 
 class MatrixFree(eqx.Module):
@@ -40,18 +47,13 @@ class MatrixFree(eqx.Module):
     product: Callable[[Vector], Vector]
     cg_steps: int = eqx.field(static=True)
 
-    def without(self, columns: Bool[Array, " n"]) -> "MatrixFree":
-        """As if J had zeros in some columns, for a summary."""
-        return MatrixFree(
-            self.cost,
-            jnp.where(columns, 0, self.grad),
-            jnp.where(columns, 0, self.column_norms),
-            self.product,
-            self.cg_steps,
-        )
+    @property
+    def differenced(self) -> Scalar:
+        """0: here derivatives that are not finite are left as they are."""
+        return jnp.zeros_like(self.cost)
 
     def summary(self) -> "Slope":
-        return Slope(self.cost, self.grad, self.column_norms)
+        return Slope(self.cost, self.grad, self.column_norms, self.differenced)
 
     def subproblem(self, d: Vector, c: Vector | None) -> Subspace:
         def product(s):

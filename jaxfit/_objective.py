@@ -31,7 +31,7 @@ from ._rows import rows_mixed_by, same_but_for_length
 from ._shared import are_rows
 from ._small import UNROLL
 from ._trf import TRF
-from ._types import Flag, Scalar, Vector
+from ._types import Scalar, Vector
 
 
 # A block of this many numbers stays in the second-level cache of a CPU core. A pass
@@ -165,34 +165,17 @@ class Objective(eqx.Module):
             jt = _repaired_rows(jt, x, r, length, self)
         return r, (jt * scale).T
 
-    def differenced(self, x: Vector) -> Flag:
-        """Whether of the derivatives at x some are differences for want of automatic
-        ones. It takes one product with J. Of a host function it is not asked."""
-        automatic = self.jacobian is None and not calls_host(self.residual)
-        if not automatic or self.form == "matrix_free":
-            return jnp.array(False)
-        if self.mode == "differences":
-            return jnp.array(True)
-        constant = jax.lax.stop_gradient
-        arrays, rest = eqx.partition((self, x), eqx.is_inexact_array)
-        of, x = eqx.combine(jax.tree.map(constant, arrays), rest)
-
-        def residuals(x):
-            return of._residuals(x, of.rows, of.mask)
-
-        if self.mode == "reverse":
-            r, pullback = jax.vjp(residuals, x)
-            (slopes,) = pullback(jnp.ones_like(r))
-            return jnp.all(jnp.isfinite(r)) & jnp.any(~jnp.isfinite(slopes))
-        r, slopes = jax.jvp(residuals, (x,), (jnp.ones_like(x),))
-        return jnp.any(jnp.isfinite(r) & ~jnp.isfinite(slopes))
-
     def linearise(self, x: Vector) -> Linearisation:
         """The linearisation at x in this objective's form."""
         if self.form == "matrix_free":
             return self._matrix_free(x)
         lin = self._summed(x, None)
-        return _repaired_sums(lin, x, self) if self._repairs else lin
+        if self._repairs:
+            return _repaired_sums(lin, x, self)
+        if self.jacobian is None and not calls_host(self.residual):
+            ones = jnp.ones_like(lin.differenced)
+            return eqx.tree_at(lambda lin: lin.differenced, lin, ones)
+        return lin
 
     @property
     def _repairs(self) -> bool:
@@ -295,14 +278,18 @@ def _repaired_sums(lin: Any, x: Vector, objective: Objective) -> Any:
     differences. The loop changes the x that it carries: what it makes of a constant x
     XLA would move out of it, and always compute.
     """
-    turns = 2 * (jnp.isfinite(lin.cost) & ~is_finite(lin)).astype(jnp.int32)
+    needs = jnp.isfinite(lin.cost) & ~is_finite(lin)
+    turns = 2 * needs.astype(jnp.int32)
+    flag = needs.astype(lin.differenced.dtype)
+    lin = eqx.tree_at(lambda lin: lin.differenced, lin, flag)
 
     def more(carry):
         return carry[0] > 0
 
     def turn(carry):
-        left, x, length, _ = carry
+        left, x, length, old = carry
         lin = objective._summed(x, length)
+        lin = eqx.tree_at(lambda lin: lin.differenced, lin, old.differenced)
         length = lengths(lin.cost, lin.column_norms)
         return left - 1, jnp.where(left > 1, x, lin.grad), length, lin
 

@@ -34,7 +34,9 @@ class Results(NamedTuple):
     """What the fits came to, problems first, in two arrays: each costs a write."""
 
     reals: Float[Array, "p w"]  # x, cost, optimality, lower half of (J'J)^-1
-    counts: Int[Array, "p v"]  # status, nfev, njev, num_steps, num_rows, active, lost
+    counts: Int[
+        Array, "p v"
+    ]  # status, nfev, njev, num_steps, num_rows, active, lost, differenced
 
 
 class _Lanes(eqx.Module):
@@ -130,7 +132,7 @@ def _blank(stack: Stack, fits: Fits, covariance: bool) -> Results:
     width = n + 2 + (n * (n + 1) // 2 if covariance else 0)
     return Results(
         jnp.full((p, width), jnp.nan, x.dtype),
-        jnp.full((p, 5 + 2 * n), Status.RUNNING, jnp.int32),
+        jnp.full((p, 6 + 2 * n), Status.RUNNING, jnp.int32),
     )
 
 
@@ -141,6 +143,7 @@ def _written(lane, which, engine, stack, covariance) -> Results:
         return a.at[..., which].get(mode="clip")
 
     state = jax.tree.map(some, lane.fits.state)
+    state = dataclasses.replace(state, lin=state.evidence)
     bounds = stack.bounds(lane.problems)
     lin = state.lin
     active, fixed = jnp.zeros(state.x.shape, jnp.int32), None
@@ -150,10 +153,10 @@ def _written(lane, which, engine, stack, covariance) -> Results:
         active = active_bounds(bounds, state.x, lin)
     half, lost = engine.inverse(state, fixed) if covariance else ([], active)
     counts = [state.status, state.nfev, state.njev, state.num_steps, state.num_rows]
-    counts = jnp.stack(counts)
+    counts, told = jnp.stack(counts), (lin.differenced > 0)[None]
     new = Results(
         jnp.stack([*state.x, lin.cost, state.optimality, *half]),
-        jnp.concatenate([counts, active, lost]).astype(jnp.int32),
+        jnp.concatenate([counts, active, lost, told]).astype(jnp.int32),
     )
     place = lane.index.at[which].get(mode="fill", fill_value=stack.size)
     return jax.tree.map(

@@ -19,7 +19,7 @@ from ._spread import objective_of
 from ._state import State
 from ._status import Status
 from ._trf import TRF
-from ._types import Flag, Vector
+from ._types import Vector
 
 
 @in_own_settings
@@ -65,13 +65,13 @@ def _solve(problem: Problem, solver: TRF, axes: tuple[str, ...] | None) -> Solut
     start, _ = ravel_pytree(problem.params)
     objective = objective_of(problem, start, solver, axes)
     state = minimise(objective, problem.bounds, start, solver)
-    return solution_of(problem, state, objective.differenced(state.x))
+    return solution_of(problem, state)
 
 
-def solution_of(problem: Problem, state: State, differenced: Flag | None) -> Solution:
+def solution_of(problem: Problem, state: State) -> Solution:
     """What the last state of a fit tells its user."""
     _, unravel = ravel_pytree(problem.params)
-    x, lin, bounds = state.x, state.lin, problem.bounds
+    x, lin, bounds = state.x, state.evidence, problem.bounds
     # Without data every point is a minimum, and none is a solution.
     none = (state.num_rows == 0) & (state.status != Status.STOPPED)
     status = jnp.where(none, Status.TOO_FEW_DATA, state.status)
@@ -91,7 +91,7 @@ def solution_of(problem: Problem, state: State, differenced: Flag | None) -> Sol
         num_params=x.size,
         fixed=fixed,
         history=state.history,
-        differenced=differenced,
+        differenced=lin.differenced > 0,
     )
 
 

@@ -30,7 +30,7 @@ from ._objective import Form, Objective, why_not_rowwise
 from ._problem import Problem
 from ._shared import are_rows
 from ._trf import TRF
-from ._types import Flag, Scalar, Vector
+from ._types import Scalar, Vector
 
 
 _ALL = sys.maxsize
@@ -116,10 +116,6 @@ class Spread(eqx.Module):
         if self.form == "gram":
             return unpack(jnp.sum(parts, axis=0))
         return Triangle.joined(jax.vmap(unpack)(self.split.lay(parts)))
-
-    def differenced(self, x: Vector) -> Flag:
-        """Whether of the derivatives at x some are differences."""
-        return jnp.any(self._of_shares(lambda share, x: share.differenced(x), x))
 
     def _of_shares(
         self, fn: Callable[[Objective, Vector], Array], x: Vector

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ._certificate import Visible
 from ._types import Count, Flag, Scalar, Vector
 
 
@@ -59,6 +60,13 @@ class State(eqx.Module):
     rank: Count  # parameters that the data determine at the start
     num_rows: Count  # residuals that count
     history: History | None
+
+    @property
+    def evidence(self) -> Any:
+        """`lin` as it counts: columns that have become rounding say nothing."""
+        norms, r_norm = self.lin.column_norms, jnp.sqrt(2 * self.lin.cost)
+        fallen = Visible.of(self.x, norms, self.steepest, r_norm, 0).fallen
+        return self.lin.without(fallen)
 
     @property
     def fresh(self) -> Flag:

@@ -247,7 +247,7 @@ class _Watch:
 
 def _solution(problem: Problem, drive: Drive, interrupted: bool) -> Solution:
     state = drive.best(interrupted)
-    solution = solution_of(problem, state, None)
+    solution = solution_of(problem, state)
     if interrupted and drive.current is None:
         # The linearisation at this point was not made; its cost is known if it is
         # not the start.

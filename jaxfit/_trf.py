@@ -299,7 +299,7 @@ class TRF(eqx.Module):
             x=jnp.where(back, state.before, x),
             inv_scale=jnp.where(back, state.inv_scale, inv_scale),
             steepest=jnp.where(back, state.steepest, steepest),
-            lin=lin.without(visible.fallen & (status != Status.RUNNING)).summary(),
+            lin=lin.summary(),
             cost=cost,
             optimality=optimality,
             radius=jnp.where(again, 0, radius),

@@ -73,6 +73,4 @@ def _step(
 def _close(
     problem: Problem, solver: TRF, state: State, axes: tuple[str, ...] | None
 ) -> Solution:
-    start, _ = ravel_pytree(problem.params)
-    objective = objective_of(problem, start, solver, axes)
-    return solution_of(problem, state, objective.differenced(state.x))
+    return solution_of(problem, state)

@@ -160,7 +160,7 @@ def expected(gram: np.ndarray, fixed: np.ndarray | None) -> np.ndarray:
 
 def of_one(gram, fixed):
     none = jnp.zeros_like(gram[0])
-    return covariance(Gram(none[0], none, gram), fixed)
+    return covariance(Gram(none[0], none, gram, none[0]), fixed)
 
 
 def check(j: np.ndarray, fixed: np.ndarray | None = None, rtol: float = 1e-8):
