@@ -225,9 +225,7 @@ def _vectors(size: int) -> int:
     return -(-size // 16) * 16
 
 
-def _solution(
-    stack: Stack, results: tuple[Results, Array], efficiency, covariance
-) -> BatchSolution:
+def _solution(stack: Stack, results: Results, efficiency, covariance) -> BatchSolution:
     one, n = stack.one, stack.num_params
     reals, counts = results
     problems = stack.problems
