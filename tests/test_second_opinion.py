@@ -7,6 +7,7 @@ import pytest
 
 import jaxfit
 from jaxfit import TRF, Problem, Status, curve_fit, least_squares, solve
+from jaxfit._nonfinite import first_in_rows
 from jaxfit._second_opinion import is_minimum, second_opinion
 
 
@@ -197,3 +198,29 @@ def test_what_is_not_finite_is_named():
 
     with pytest.raises(ValueError, match=r"`jac` by x\[1\] is nan at index 1"):
         least_squares(lambda x: x[0] * jnp.arange(3.0) + x[1], [0.5, 1], jac=jac)
+
+
+def test_the_first_that_is_not_finite_is_found():
+    fun, jac = np.ones(3), np.ones((3, 2))
+    assert first_in_rows(fun, jac) is None and first_in_rows(fun, None) is None
+    jac[2, 0] = jac[1, 1] = np.inf
+    spot = first_in_rows(fun, jac)
+    assert spot is not None and (spot.row, spot.param, spot.value) == (
+        1,
+        "x[1]",
+        np.inf,
+    )
+    fun[2] = np.nan
+    spot = first_in_rows(fun, jac)
+    assert spot is not None and (spot.row, spot.param) == (2, None)
+
+
+def test_a_minimum_to_which_a_column_vanishes():
+    """The data cease to determine x[1] by J, and their second derivatives do."""
+
+    def residual(x):
+        return jnp.stack([1 + x[0] ** 2, 2 + x[1] ** 2, x[0]])
+
+    done = least_squares(residual, [3.0, 1.0])
+    assert (done.outcome, done.status) == (Status.HESSIAN, 1)
+    np.testing.assert_allclose(done.x, 0, atol=1e-3)
