@@ -37,6 +37,7 @@ class Numbers:
     popt: np.ndarray
     pcov: np.ndarray | None
     perr: np.ndarray | None
+    undetermined: np.ndarray | None
     cost: np.ndarray
     optimality: np.ndarray
     counts: np.ndarray
@@ -56,6 +57,7 @@ class Numbers:
             popt=np.empty((p, n), dtype),
             pcov=np.empty((p, n, n), dtype) if covariance else None,
             perr=np.empty((p, n), dtype) if covariance else None,
+            undetermined=np.empty((p, n), bool) if covariance else None,
             cost=np.empty(p, dtype),
             optimality=np.empty(p, dtype),
             counts=np.empty((p, 4), np.int32),

@@ -35,6 +35,7 @@ class BatchOutcome(NamedTuple):
     popt: Array  # (p, n)
     pcov: Array | None  # (p, n, n)
     perr: Array | None  # (p, n)
+    undetermined: Array | None  # (p, n)
     cost: Array
     optimality: Array
     counts: Array  # (p, 4)
@@ -71,25 +72,28 @@ def fit_slice(
     )
     p, n = stack.size, given.start.shape[-1]
     popt, active = jnp.asarray(solution.params), jnp.asarray(solution.active_mask)
-    pcov = perr = None
+    pcov = perr = lost = None
     if choices.covariance:
         scaled = not choices.absolute_sigma
         pcov, perr = solution.covariance(scaled), solution.perr(scaled)
+        lost = solution.lost
     if len(model.free) < n:
         # A parameter that is held counts as at its lower bound, as one with equal
         # bounds does.
         free = jnp.array(model.free)
         popt = jnp.broadcast_to(given.start, (p, n)).at[:, free].set(popt)
         active = jnp.full((p, n), -1, active.dtype).at[:, free].set(active)
-        if pcov is not None and perr is not None:
+        if pcov is not None and perr is not None and lost is not None:
             nothing = jnp.zeros((p, n, n), pcov.dtype)
             pcov = nothing.at[:, free[:, None], free].set(pcov)
             perr = nothing[:, 0].at[:, free].set(perr)
+            lost = jnp.zeros((p, n), bool).at[:, free].set(lost)
     fitted = (solution.status >= 0)[:, None]
     return BatchOutcome(
         popt=jnp.where(fitted, popt, jnp.nan),
         pcov=pcov,
         perr=perr,
+        undetermined=None if lost is None else lost & fitted,
         cost=solution.cost,
         optimality=solution.optimality,
         counts=solution.counts,

@@ -21,9 +21,12 @@ class CurveFitBatchResult(tuple):
     - `pcov`: their covariances, (*B, n, n), or None. A parameter that the data do not
         determine has an infinite variance and NaN covariances.
     - `perr`: standard errors, (*B, n), the roots of the diagonals of `pcov`, or None.
+    - `undetermined`: booleans (*B, n), parameters that the data do not determine, also
+        in fits that converged; None without covariances.
     - `cost`: half the sum of squared weighted residuals, or of the robust loss.
-    - `status`: the outcomes, by the codes of [`jaxfit.Status`][]; `success` is
-        `status > 0`. STOPPED are those that Ctrl-C kept from being begun.
+    - `status`: the outcomes, by the codes of [`jaxfit.Status`][], not SciPy's: a fit
+        that stalled is STALLED, without the closer look that `curve_fit` takes.
+        `success` is `status > 0`. STOPPED are those that Ctrl-C kept from being begun.
     - `nfev`, `njev`, `nit`: evaluations of the model and of its derivatives, and steps.
     - `optimality`, `active_mask`: as in SciPy's `least_squares`.
     - `num_data`, `dof`: data used, and degrees of freedom.
@@ -58,6 +61,7 @@ class CurveFitBatchResult(tuple):
             popt=self[0],
             pcov=self[1],
             perr=shaped(numbers.perr),
+            undetermined=shaped(numbers.undetermined),
             names=names,
             shape=shape,
             lane_efficiency=numbers.lane_efficiency,
@@ -99,8 +103,11 @@ class CurveFitBatchResult(tuple):
         return outcomes(self.status.ravel())
 
     def summary(self) -> str:
-        """The outcomes as a table."""
-        return summary(self.status.ravel())
+        """The outcomes as a table, and how many fits have undetermined parameters."""
+        lost = self.undetermined
+        if lost is not None:
+            lost = lost.reshape(-1, lost.shape[-1])
+        return summary(self.status.ravel(), lost, self.names)
 
     def refit(self, p0: Any, where: Any = None) -> "CurveFitBatchResult":
         """This result with some of the fits made again from other starts.

@@ -1,5 +1,7 @@
 """What a batch of fits returns: a structure of arrays."""
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -77,7 +79,8 @@ class BatchSolution(Counted):
 
     def summary(self) -> str:
         """The outcomes as a table."""
-        return summary(np.asarray(self.status))
+        lost = None if self.lost is None else np.asarray(self.lost)
+        return summary(np.asarray(self.status), lost)
 
     @property
     def failed(self) -> np.ndarray:
@@ -105,11 +108,33 @@ def outcomes(status: np.ndarray) -> dict[Status, int]:
     return {Status(int(values[i])): int(counts[i]) for i in order}
 
 
-def summary(status: np.ndarray) -> str:
-    """A table of outcomes."""
+def summary(
+    status: np.ndarray,
+    undetermined: np.ndarray | None,
+    names: Sequence[str] | None = None,
+) -> str:
+    """A table of outcomes, and what the data of fits that converged do not determine.
+
+    `undetermined` are booleans (p, n), or None where nothing is known.
+    """
     total = status.size
     lines = [f"{total} fits, {int((status > 0).sum())} of them converged"]
     for outcome, count in outcomes(status).items():
         share = f"{100 * count / total:.4g}%"
         lines.append(f"{count:>12}  {share:>8}  {outcome.name}: {outcome.message}")
+    if undetermined is None:
+        return "\n".join(lines)
+    lost = undetermined[status > 0]
+    count = int(lost.any(axis=1).sum())
+    if count:
+        names = names or [str(i) for i in range(lost.shape[1])]
+        each = ", ".join(
+            f"{name} in {k}"
+            for name, k in zip(names, lost.sum(axis=0), strict=True)
+            if k
+        )
+        lines.append(
+            f"{count} that converged have parameters that the data do not determine: "
+            f"{each}"
+        )
     return "\n".join(lines)

@@ -29,6 +29,7 @@ from ._report import Watching, observed
 from ._result import Solution
 from ._scipy_model import Inputs, ScipyJacobian, ScipyModel, is_cut_off
 from ._scipy_options import read_differences, read_loss, with_jacobian
+from ._second_opinion import DOUBTFUL, second_opinion, with_counts
 from ._start import Start
 from ._trf import TRF
 
@@ -158,6 +159,20 @@ class Call:
             solution = observed(problem, solver, self.watching, self._full, fun)
             outcome = jax.device_get(outcome_of(problem, solver, solution))
             return solution, outcome, Timing(0.0, time.perf_counter() - begin)
+
+    def reviewed(
+        self, solution: Solution, outcome: Outcome, timing: Timing
+    ) -> tuple[Solution, Outcome, Timing]:
+        """What `run` returned, after a closer look at a fit without a certificate."""
+        if outcome.counts[0] not in DOUBTFUL:
+            return solution, outcome, timing
+        begin = time.perf_counter()
+        with self.again() as (problem, solver):
+            status = second_opinion(problem, solver, solution)
+        solution = with_counts(solution, status=status)
+        spent = timing.run_time + time.perf_counter() - begin
+        outcome = outcome._replace(counts=np.array(solution.counts))
+        return solution, outcome, timing._replace(run_time=spent)
 
     @contextlib.contextmanager
     def again(self) -> Iterator[tuple[Problem, TRF]]:

@@ -80,10 +80,13 @@ def curve_fit(
     **Returns:** a [`jaxfit.CurveFitResult`][], which is the tuple (popt, pcov).
 
     **Raises:** `ValueError` or `TypeError` for what is wrong with the arguments, naming
-    it; [`jaxfit.FitError`][], a `RuntimeError`, where no minimum was found.
+    it; [`jaxfit.FitError`][], a `RuntimeError`, where no minimum was found: its
+    `result` is the point reached, and `result.outcome` why it is none.
 
     **Warns:** `scipy.optimize.OptimizeWarning` where the covariance could not be
-    estimated, naming the parameters that the data do not determine.
+    estimated, naming the parameters that the data do not determine, where it comes from
+    a nearly singular Jacobian, and where loose tolerances ended the fit more than a
+    tenth of a standard error before its minimum.
     """
     call = {name: kwargs.pop(name) for name in CALL_ONLY if name in kwargs}
     if kwargs:
@@ -196,7 +199,7 @@ class CurveFit:
             call.tabular = columns is not None
             if start.guess:
                 call.guess()
-            done = call.run()
+            done = call.reviewed(*call.run())
         return result_of(
             *done, call, bool(absolute_sigma), bool(full_output), nan_policy
         )

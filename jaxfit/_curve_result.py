@@ -7,6 +7,7 @@ import numpy as np
 
 from ._curve_call import Call
 from ._curve_program import Outcome
+from ._curve_warnings import warn_of_health
 from ._fit_result import CurveFitResult, FitError
 from ._linearise import Triangle
 from ._nonfinite import (
@@ -38,6 +39,7 @@ def result_of(
     where no minimum was found.
     """
     status, nfev, njev, nit = outcome.counts.tolist()
+    status = Status(status)
     hopeless = status == Status.NONFINITE_START
     if hopeless and nan_policy != "propagate":
         raise ValueError(
@@ -77,7 +79,8 @@ def result_of(
         "dof": dof,
         "cost": float(outcome.cost),
         "optimality": float(outcome.optimality),
-        "status": status,
+        "status": status.of_scipy,
+        "outcome": status,
         "message": says,
         "nfev": nfev,
         "njev": njev,
@@ -96,9 +99,11 @@ def result_of(
         raise FitError(f"Optimal parameters not found: {says}", result)
     if bad and not hopeless:
         warn_of_covariance(lost)
+    if status > 0:
+        warn_of_health(call, solution, outcome, bool(absolute_sigma))
     _warn_of_differences(by_differences)
     if full_output:
-        full = (_infodict(result, call.method), says, status)
+        full = (_infodict(result, call.method), says, result.status)
         result = CurveFitResult(numbers, full, **parts)
     return result
 

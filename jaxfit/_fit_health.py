@@ -109,7 +109,8 @@ def minimum(c: Checkup) -> Iterator[Finding]:
 def freedom(c: Checkup) -> Iterator[Finding]:
     """Are there enough data?"""
     n = int((~c.fixed).sum())
-    if c.dof <= 0:
+    # Of known noise no more data are needed than parameters.
+    if c.dof < 0 or (c.dof == 0 and c.noise != "known"):
         yield Finding(
             "no-degrees-of-freedom",
             ERROR,

@@ -13,6 +13,7 @@ from ._inference import Inference
 from ._measures import Measures, measures, quantile
 from ._plot import plot
 from ._predict import Predictor
+from ._status import Status
 from ._summary import summary
 
 
@@ -41,7 +42,9 @@ class CurveFitResult(Inference, tuple):
         NaN covariances.
     - `perr`: standard errors, the root of the diagonal of `covariance`.
     - `cost`: half the sum of squared weighted residuals, or of the robust loss.
-    - `status`, `message`, `success`: the outcome, by the codes of [`jaxfit.Status`][].
+    - `outcome`: a [`jaxfit.Status`][]; `message`: the same in words; `status`: the same
+        as an integer, but 0 where no minimum was found for a reason of which SciPy has
+        no code; `success` is `status > 0`.
     - `nfev`, `njev`, `nit`: evaluations of the model and of its derivatives, and steps.
     - `optimality`, `active_mask`: as in SciPy's `least_squares`; `fixed` tells which
         parameters were held.
@@ -334,7 +337,7 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if isinstance(value, float) and not np.isfinite(value):
         return str(value)
-    return value
+    return int(value) if isinstance(value, Status) else value
 
 
 _VECTORS = ("popt", "perr", "pcov", "covariance", "root", "null", "unit", "grad")
@@ -347,6 +350,8 @@ def _restore(name: str, value: Any) -> Any:
         return _arrays(value, bool if name == "fixed" else int)
     if name in ("names", "undetermined"):
         return tuple(value)
+    if name == "outcome":
+        return Status(value)
     return float(value) if value in ("inf", "-inf", "nan") else value
 
 

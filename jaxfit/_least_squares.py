@@ -28,6 +28,7 @@ from ._host import (
     traced_or_hosted,
 )
 from ._masked import read_mask
+from ._nonfinite import Spot, first_in_rows, with_params
 from ._objective import Objective
 from ._precision import precision
 from ._problem import Problem
@@ -56,6 +57,7 @@ from ._scipy_options import (
     unjitted,
     with_jacobian,
 )
+from ._second_opinion import DOUBTFUL, second_opinion, with_counts
 from ._solve import solve
 from ._status import Status
 from ._trf import TRF
@@ -109,9 +111,15 @@ def least_squares(
     - `mask`, a boolean for each residual: False leaves it out. It is still computed,
         and is 0 in `fun`.
 
+    A fit that finds no minimum in scales by the Jacobian (`x_scale=None`, and not "lm")
+    is made once more with SciPy's scale of 1, within `max_nfev`, unless somebody
+    watches (`verbose`, `callback`, `progress`); evaluations are those of both.
+
     **Returns:** a `scipy.optimize.OptimizeResult` with SciPy's fields, and `nit`,
-    `compile_time` and `run_time` in seconds, and the kernel's `solution`. After
-    `tr_solver="lsmr"` its `jac` is a LinearOperator.
+    `compile_time` and `run_time` in seconds, and the kernel's `solution`. `outcome` is
+    a [`jaxfit.Status`][]; `status` is 0 where that says that no minimum was found for a
+    reason of which SciPy has no code. After `tr_solver="lsmr"` its `jac` is a
+    LinearOperator.
 
     **Raises:** `ValueError` or `TypeError` for what is wrong with the arguments, naming
     it, and where the residuals are not finite at `x0`.
@@ -164,6 +172,9 @@ def least_squares(
             jacobian = _differences(residual, fun, jac, diff_step, limits, n)
         call = residual, jacobian, solver, loss_of, given
         done = _watched(*call, watching) if watching.wanted else _fit(*call)
+        done = _reviewed(done, *call)
+        if x_scale is None and method != "lm" and not watching.wanted:
+            done = _rescaled(done, *call)
         kept, outcome, timing = done
         shape = kept[1][0].size, n
         if jac_sparsity is not None and np.shape(jac_sparsity) != shape:
@@ -180,7 +191,9 @@ def least_squares(
         if kept[1][1] is None:
             operator = _operator(_problem(residual, loss_of, given), kept[0])
             kept = kept[0], (kept[1][0], operator)
-    result = _result(kept, outcome, timing, max_nfev)
+    result = _result(
+        kept, outcome, timing, max_nfev, "`jac`" if callable(jac) else None
+    )
     if matrix_of(jac) == "sparse" and isinstance(result.jac, np.ndarray):
         from scipy.sparse import csr_array
 
@@ -352,18 +365,64 @@ def _watched(residual, jacobian, solver, loss, given, watching: Watching):
     return (solution, rows), outcome, Timing(0.0, time.perf_counter() - begin)
 
 
-def _result(kept, outcome: _Outcome, timing: Timing, max_nfev: int | None) -> Any:
+def _reviewed(done, residual, jacobian, solver, loss, given):
+    """A fit that is done, after a closer look at one without a certificate."""
+    (solution, rows), outcome, timing = done
+    if outcome.counts[0] not in DOUBTFUL:
+        return done
+    begin = time.perf_counter()
+    problem = _problem(residual, loss, given)
+    status = second_opinion(problem, with_jacobian(solver, jacobian), solution)
+    solution = with_counts(solution, status=status)
+    outcome = outcome._replace(counts=np.array(solution.counts))
+    spent = timing.run_time + time.perf_counter() - begin
+    return (solution, rows), outcome, timing._replace(run_time=spent)
+
+
+def _rescaled(done, residual, jacobian, solver, loss, given):
+    """A fit that found no minimum, once more in the units of the parameters.
+
+    Scales by the columns of the Jacobian lead a few fits astray that SciPy's scale of 1
+    does not. The second fit counts if it found a minimum; evaluations are of both.
+    """
+    (solution, rows), outcome, timing = done
+    status, nfev, njev, nit = outcome.counts.tolist()
+    if status not in (*DOUBTFUL, Status.MAX_STEPS):
+        return done
+    solver = solver.replaced(x_scale=jnp.ones(given.x0.size))
+    if solver.max_nfev is not None:
+        if nfev >= solver.max_nfev:
+            return done
+        solver = solver.replaced(max_nfev=solver.max_nfev - nfev)
+    call = residual, jacobian, solver, loss, given
+    again = _reviewed(_fit(*call), *call)
+    (new, new_rows), new_outcome, new_timing = again
+    timing = Timing(*(a + b for a, b in zip(timing, new_timing, strict=True)))
+    if new_outcome.counts[0] > 0:
+        solution, rows, outcome = new, new_rows, new_outcome
+    more = {"nfev": nfev, "njev": njev, "num_steps": nit}
+    for i, name in enumerate(more, start=1):
+        more[name] += int(new_outcome.counts[i])
+    solution = with_counts(solution, **more)
+    outcome = outcome._replace(counts=np.array(solution.counts))
+    return (solution, rows), outcome, timing
+
+
+def _result(
+    kept, outcome: _Outcome, timing: Timing, max_nfev: int | None, jac_name: str | None
+) -> Any:
     from scipy.optimize import OptimizeResult
 
     solution, (fun, jac) = kept
     status, nfev, njev, nit = outcome.counts.tolist()
+    status = Status(status)
     fun = np.asarray(fun)
-    if status == Status.NONFINITE_START:
-        bad = np.flatnonzero(~np.isfinite(fun))
-        where = "the Jacobian or the sum of squares is not finite there"
-        if bad.size:
-            where = f"fun(x0) is {fun[bad[0]]} at index {bad[0]}"
-        raise ValueError(f"Residuals are not finite in the initial point: {where}.")
+    says = message(outcome.counts, max_nfev)
+    if status in (Status.NONFINITE_START, Status.NONFINITE_JACOBIAN):
+        where = _where_not_finite(first_in_rows(fun, jac), outcome.x, jac_name)
+        if status == Status.NONFINITE_START:
+            raise ValueError(f"Residuals are not finite in the initial point: {where}.")
+        says = f"{says} There {where}."
     return OptimizeResult(
         x=outcome.x,
         cost=float(outcome.cost),
@@ -375,13 +434,25 @@ def _result(kept, outcome: _Outcome, timing: Timing, max_nfev: int | None) -> An
         nfev=nfev,
         njev=njev,
         nit=nit,
-        status=status,
-        message=message(outcome.counts, max_nfev),
+        status=status.of_scipy,
+        outcome=status,
+        message=says,
         success=status > 0,
         compile_time=timing.compile_time,
         run_time=timing.run_time,
         solution=solution,
     )
+
+
+def _where_not_finite(spot: Spot | None, x: Any, jac_name: str | None) -> str:
+    """What is not finite at x, in which row, and by which parameter."""
+    at = f"with {with_params([f'x[{i}]' for i in range(len(x))], x)}"
+    if spot is None:
+        return f"the Jacobian or the sum of squares is not finite, {at}"
+    if spot.param is None:
+        return f"fun(x) is {spot.value} at index {spot.row}, {at}"
+    what = "the derivative of fun" if jac_name is None else jac_name
+    return f"{what} by {spot.param} is {spot.value} at index {spot.row}, {at}"
 
 
 def _operator(problem: Problem, solution: Solution) -> Any:

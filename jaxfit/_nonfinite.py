@@ -43,6 +43,24 @@ def first_spot(predictor: Predictor, data: dict[str, Any], names: Any) -> Spot |
     return None
 
 
+def first_in_rows(fun: np.ndarray, jac: Any) -> Spot | None:
+    """Where residuals (m,) or else their Jacobian (m, n) are not finite, if at all.
+
+    A Jacobian that is not formed tells nothing. Parameters are x[0], x[1], ...
+    """
+    bad = np.flatnonzero(~np.isfinite(fun))
+    if bad.size:
+        return Spot(float(fun[bad[0]]), int(bad[0]), None, None)
+    if not isinstance(jac, jax.Array | np.ndarray):
+        return None
+    jac = np.asarray(jac)
+    bad = np.argwhere(~np.isfinite(jac))
+    if not bad.size:
+        return None
+    row, i = map(int, bad[0])
+    return Spot(float(jac[row, i]), row, f"x[{i}]", None)
+
+
 def differenced(predictor: Predictor, data: dict[str, Any], names: Any) -> Differenced:
     """The data whose derivatives by some free parameter had to be differences."""
     _, slopes, replaced = predictor.slopes(data["xdata"])

@@ -4,7 +4,11 @@ import enum
 
 
 class Status(enum.IntEnum):
-    """Why a fit ended: SciPy's codes where SciPy has one, negative for a failure."""
+    """Why a fit ended: SciPy's codes where SciPy has one, negative for a failure.
+
+    HESSIAN and AT_A_KINK are what `curve_fit` and `least_squares` make of STALLED where
+    a closer look, after the fit, finds a reason; `solve` and batches keep STALLED.
+    """
 
     LEFT_THE_DATA = -11
     AT_A_KINK = -10
@@ -20,11 +24,18 @@ class Status(enum.IntEnum):
     FTOL = 2
     XTOL = 3
     FTOL_XTOL = 4
+    HESSIAN = 5
 
     @property
     def message(self) -> str:
         """One sentence, in SciPy's words where SciPy has them."""
         return _MESSAGES[self]
+
+    @property
+    def of_scipy(self) -> int:
+        """The code at SciPy's doors: 0 for a fit without a certificate, as for one that
+        went on for too long, and SciPy's 1 for a vanishing gradient."""
+        return _OF_SCIPY.get(self, int(self))
 
 
 _MESSAGES = {
@@ -51,4 +62,16 @@ _MESSAGES = {
     Status.FTOL: "`ftol` termination condition is satisfied.",
     Status.XTOL: "`xtol` termination condition is satisfied.",
     Status.FTOL_XTOL: "Both `ftol` and `xtol` termination conditions are satisfied.",
+    Status.HESSIAN: (
+        "A minimum by its exact second derivatives; the Jacobian alone, which is "
+        "singular or nearly so here, does not show it."
+    ),
+}
+
+
+_OF_SCIPY = {
+    Status.STALLED: 0,
+    Status.AT_A_KINK: 0,
+    Status.LEFT_THE_DATA: 0,
+    Status.HESSIAN: 1,
 }

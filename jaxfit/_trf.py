@@ -57,22 +57,30 @@ LinearSolver = Literal["auto", "qr", "gram", "matrix_free"]
 class TRF(eqx.Module):
     """The Trust Region Reflective solver's constants.
 
+    Tolerances propose to stop; a certificate confirms that the point is a minimum: that
+    the next step would move the parameters by at most a thousandth of their standard
+    errors, or as much as the largest of `xtol`, `gtol` and sqrt(`ftol`) that are given.
+    Otherwise the fit goes on from there with new scales, and ends as STALLED or
+    LEFT_THE_DATA, which are no success, once that leads nowhere. "How a fit flows" in
+    the documentation has the formula.
+
     **Arguments:**
 
-    - `ftol`: stop when an accepted step lowers the cost by less than `ftol * cost` and
-        the quadratic model was trustworthy.
-    - `xtol`: stop when a step is shorter than `xtol` times the parameters, both in
-        scaled variables.
-    - `gtol`: stop when the cosine of the angle between the residual and every column of
-        the Jacobian there is at most `gtol` (for a bounded parameter times its relative
-        distance to the bound). Free of units, unlike SciPy's.
-    - `atol`: stop when `optimality`, the largest |v_i g_i|, is at most `atol`: what
-        SciPy calls gtol, in units of cost per parameter. None never stops.
+    - `ftol`: propose to stop when an accepted step, not cut short by the radius, lowers
+        the cost by less than `ftol * cost` and the quadratic model was trustworthy.
+    - `xtol`: propose it when such a step is shorter than `xtol` times the parameters,
+        both in scaled variables.
+    - `gtol`: propose it when the cosine of the angle between the residual and every
+        column of the Jacobian there is at most `gtol` (for a bounded parameter times
+        its relative distance to the bound). Free of units, unlike SciPy's.
+    - `atol`: propose it when `optimality`, the largest |v_i g_i|, is at most `atol`:
+        what SciPy calls gtol, in units of cost per parameter. None never does.
     - `max_steps`: outer steps after which to give up.
     - `max_nfev`: evaluations of the residual after which to give up; None never does.
     - `trials`: radii tried on one linearisation before the next one.
-    - `x_scale`: "jac" scales each parameter by its largest column norm so far; an array
-        (of n numbers, or one) gives their characteristic sizes.
+    - `x_scale`: "jac" scales each parameter by its largest column norm so far, or since
+        the fit began anew; an array (of n numbers, or one) gives their characteristic
+        sizes.
     - `linear_solver`: "qr" (triangular, no squaring of the condition number), "gram"
         (J'J by Cholesky, the cheapest), "matrix_free" (never forms J), or "auto".
     - `jacobian`: "forward", "reverse", or a function with the arguments of the residual

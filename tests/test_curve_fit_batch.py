@@ -1012,3 +1012,43 @@ def test_as_many_data_as_parameters():
         lambda x, a, b, c: a * x**2 + b * x + c, x, y, [1, 0, 5], fixed={"a": 1.0}
     )
     assert held.popt[1] == pytest.approx([1, 0, 2], abs=1e-7)
+
+
+# --- What the data do not determine ------------------------------------------------
+
+
+def test_undetermined_parameters_of_a_batch_are_marked_and_counted():
+    x = np.linspace(0, 5, 30)
+
+    def both(x, a, b, c):
+        return a + (b + c) * x
+
+    y = np.stack([1 + 2 * x, 2 - x]) + 0.1 * np.sin(9 * x)
+    result = curve_fit_batch(both, x, y, [1.0, 1.0, 1.0])
+    assert result.success.all()
+    want = np.array([[False, True, True]] * 2)
+    np.testing.assert_array_equal(result.undetermined, want)
+    assert np.isinf(result.perr[want]).all()
+    assert result.summary().splitlines()[-1] == (
+        "2 that converged have parameters that the data do not determine: "
+        "b in 2, c in 2"
+    )
+    again = pickle.loads(pickle.dumps(result))
+    np.testing.assert_array_equal(again.undetermined, want)
+
+
+def test_of_a_healthy_batch_nothing_is_undetermined():
+    result = curve_fit_batch(decay, X, Y, P0)
+    assert result.undetermined.shape == (*SHAPE, 2) and not result.undetermined.any()
+    assert "not determine" not in result.summary()
+    assert curve_fit_batch(decay, X, Y, P0, covariance=False).undetermined is None
+
+
+def test_a_held_parameter_is_not_undetermined():
+    def both(x, a, b, c):
+        return a + (b + c) * x
+
+    y = 1 + 2 * X + 0.1 * np.sin(9 * X)
+    bounds = ([-9, 0.5, -9], [9, 0.5, 9])
+    result = curve_fit_batch(both, X, y, [1.0, 0.5, 1.0], bounds=bounds)
+    assert not result.undetermined.any()

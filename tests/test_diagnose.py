@@ -244,7 +244,8 @@ def test_no_data_to_spare():
     report = checked(few(3))
     assert report.codes == ("no-degrees-of-freedom", "exact-fit")
     assert report.worst == Severity.ERROR
-    # Correlations need no estimate of the noise.
+    # Errors of known noise need no estimate of it, nor do correlations.
+    assert "no-degrees-of-freedom" not in checked(few(3), noise="known").codes
     assert np.isfinite(report.correlation).all()
     less = checked(few(2))
     assert {"no-degrees-of-freedom", "not-identifiable"} <= set(less.codes)

@@ -67,6 +67,7 @@ LAYERS = [
     "_hessian",
     "_solve",
     "_kink",
+    "_second_opinion",
     "_watch",
     "_elimination",
     "_lane_gram",
@@ -141,6 +142,7 @@ LAYERS = [
     "_curve_options",
     "_curve_program",
     "_curve_call",
+    "_curve_warnings",
     "_curve_result",
     "_curve_fit",
     "_fit_large",
@@ -159,7 +161,13 @@ LAYERS = [
 ]
 
 # Modules that may import SciPy, each of them only inside a function.
-SCIPY_DOORS = {"_measures", "_report", "_curve_result", "_least_squares"}
+SCIPY_DOORS = {
+    "_measures",
+    "_report",
+    "_curve_warnings",
+    "_curve_result",
+    "_least_squares",
+}
 
 CORE = {"jax", "jaxlib", "equinox", "jaxtyping", "optax", "numpy"}
 
