@@ -240,6 +240,9 @@ DOORS = {
     "from_numpy": lambda f: jaxfit.curve_fit(
         jaxfit.from_numpy(lambda t, a, b, c: np.asarray(f(t, a, b, c))), T, NOISY, START
     ),
+    "grad of a batch": lambda f: jax.grad(
+        lambda y: jaxfit.solve_batch([kernel_problem(f, y)] * 2).params.sum()
+    )(jnp.asarray(NOISY)),
 }
 
 
