@@ -17,6 +17,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from ._function import Function
 from ._kept import clear_caches
 
 
@@ -60,6 +61,8 @@ def _parts(thing: Any) -> list[Any]:
         names = thing.__code__.co_names
         space = [thing.__globals__[k] for k in names if k in thing.__globals__]
         return [*cells, *space, *(thing.__defaults__ or ())]
+    if isinstance(thing, Function):
+        return [thing.wrapped]
     if isinstance(thing, types.MethodType):
         return [thing.__func__, thing.__self__]
     if isinstance(thing, functools.partial):
