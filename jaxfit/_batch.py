@@ -116,7 +116,7 @@ def solve_batch(
         lanes = positive_int("lanes", lanes)
     count = jnp.array(stack.size, jnp.int32)
     chosen = mesh_of(devices, mesh)
-    return _solve(stack, solver.current(), count, lanes, chosen, bool(covariance))
+    return _solve(stack, solver, count, lanes, chosen, bool(covariance))
 
 
 def mesh_of(devices: int | Sequence[Any] | None, mesh: Mesh | None) -> Mesh | None:

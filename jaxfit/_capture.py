@@ -76,12 +76,21 @@ _FUNCTIONS = Memory(1024)
 
 
 def traced_call(fn: Callable, capture: Capture, *args: Any, **kwargs: Any) -> Any:
-    """`fn(*args, **kwargs)` of a function with this capture, in a trace."""
+    """`fn(*args, **kwargs)` of a function with this capture, in a trace.
+
+    **Raises:** `ValueError` where it has changed since: its program would be known by
+    what it was.
+    """
+    check_capture(fn, capture, name_of(fn))
     value = fn(*args, **kwargs)
     after = captured(fn)
     if not after.same(capture):
         _AFTER_TRACES.put(after, capture)
     return value
+
+
+def name_of(fn: Callable) -> str:
+    return getattr(fn, "__name__", type(fn).__name__)
 
 
 def check_capture(fn: Callable, capture: Capture, name: str) -> None:

@@ -28,8 +28,12 @@ class Compiled:
     """A `jax.jit` of its own for one structure of arguments, given their leaves."""
 
     def __init__(self, fn: Callable, treedef: Any, static: dict[int, Any], options):
+        # That of the latest call: JAX may trace again, for arrays elsewhere, and an
+        # equal function of before may have changed since.
+        self.treedef = treedef
+
         def run(leaves):
-            args = list(jax.tree.unflatten(treedef, leaves))
+            args = list(jax.tree.unflatten(self.treedef, leaves))
             for i in sorted(static):
                 args.insert(i, static[i])
             with _tracing():
@@ -100,6 +104,10 @@ class Program:
         if self._static:
             static = {i: args[i] for i in self._static if i < len(args)}
             args = tuple([a for i, a in enumerate(args) if i not in static])
+        # A part of another program is that one's, and goes when it has been traced.
+        inner = _TRACE.parts
+        if inner is None:
+            args = tuple([a.current() if hasattr(a, "current") else a for a in args])
         leaves, treedef = tree_flatten(args)
         try:
             shapes = [(a.shape, a.dtype) for a in leaves]
@@ -107,8 +115,6 @@ class Program:
             shapes = [(np.shape(a), getattr(a, "dtype", type(a))) for a in leaves]
         wide, traced = jax.config.read("jax_enable_x64"), _is_traced(leaves)
         key = self, treedef, (*static.values(),), tuple(shapes), wide, traced
-        # A part of another program is that one's, and goes when it has been traced.
-        inner = _TRACE.parts
         find = STORE.find
         if inner is None:
             check_process()
@@ -121,6 +127,7 @@ class Program:
                 found = STORE.add(key, found)
             else:
                 inner[key] = found
+        found.treedef = treedef
         return found, key if inner is None else None, leaves
 
 
@@ -128,7 +135,8 @@ def program(fn: Callable | None = None, *, static: tuple[int, ...] = (), **optio
     """Compile a function of PyTrees as `jax.jit` does, but keep it within the budget.
 
     `static` are the numbers of arguments that are hashed instead of traced; the other
-    options are those of `jax.jit`. The function is called by position.
+    options are those of `jax.jit`. The function is called by position. An argument that
+    has a method `current()`, a problem say, is known by what its functions hold now.
     """
     if fn is None:
         return functools.partial(program, static=static, **options)

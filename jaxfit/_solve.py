@@ -54,8 +54,7 @@ def solve(problem: Problem, solver: TRF | None = None) -> Solution:
         raise ValueError(
             "`problem` is a stack of problems: solve it by jax.vmap(jaxfit.solve)."
         )
-    solver = _DEFAULT if solver is None else solver.current()
-    return _solve(problem.current(), solver)
+    return _solve(problem, _DEFAULT if solver is None else solver)
 
 
 _DEFAULT = TRF()  # made once: it costs as much as a quarter of a small fit

@@ -484,3 +484,49 @@ def test_what_has_no_hash_is_looked_into():
     fun = lambda p, held: p * len(held) * X - Y  # noqa: E731
     found = [jaxfit.least_squares(fun, [1.0], args=({*h},)).x[0] for h in ("a", "ab")]
     np.testing.assert_allclose(found, [6.0, 3.0], rtol=1e-6)
+
+
+class Raised:
+    """An exponential over an offset that may be set anew."""
+
+    def __init__(self, offset):
+        self.offset = offset
+
+    def __call__(self, x, p):
+        return p[0] * jnp.exp(-p[1] * x) + self.offset
+
+
+def raised_problem(model, offset, device=None):
+    x = np.linspace(0, 3, 30)
+    y = 2 * np.exp(-x) + offset
+    return jaxfit.curve_problem(
+        model, *jax.device_put((x, y, np.ones(2)), device or jax.devices()[0])
+    )
+
+
+ASKED = {
+    "diagnose": jaxfit.diagnose,
+    "covariance": lambda *of: jaxfit.covariance(*of, kind="sandwich"),
+    "hessian": lambda problem, solution: jaxfit.hessian(problem, solution.params),
+}
+
+
+@pytest.mark.parametrize("ask", ASKED)
+def test_what_is_asked_after_a_change_spoils_no_later_fit(ask):
+    model = Raised(1.0)
+    problem = raised_problem(model, 1.0)
+    solution = jaxfit.solve(problem)
+    model.offset = 0.0
+    ASKED[ask](problem, solution)
+    for offset in (0.0, 1.0):
+        found = jaxfit.solve(raised_problem(Raised(offset), offset)).params
+        np.testing.assert_allclose(found, [2, 1], rtol=1e-6)
+
+
+def test_data_on_another_device_are_fitted_by_the_model_of_now():
+    """There the same program is traced again, while its first model has changed."""
+    model = Raised(1.0)
+    jaxfit.solve(raised_problem(model, 1.0))
+    model.offset = 0.0
+    problem = raised_problem(Raised(1.0), 1.0, jax.devices()[-1])
+    np.testing.assert_allclose(jaxfit.solve(problem).params, [2, 1], rtol=1e-6)
