@@ -306,3 +306,21 @@ def test_integers_stay_an_index_where_the_model_uses_them_as_one(door):
     y = np.where(used, SQUARES + group, 0)
     found = DOORS[door](f, x, y, [1e-6, 0.0, 0.0])
     np.testing.assert_allclose(found, [3e-6, 0.5, 1.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("first", ["least_squares", "solve"])
+def test_doors_of_two_precisions_share_a_constant(first):
+    """A double fit and a single one of one NumPy array, in either order."""
+    times = np.linspace(0, 5, 60)
+    y = 2.5 * np.exp(-1.3 * times)
+
+    def residual(p, *_):
+        return p[0] * jnp.exp(-p[1] * times) - y
+
+    calls = {
+        "least_squares": lambda: jaxfit.least_squares(residual, [1.0, 1.0]).x,
+        "solve": lambda: jaxfit.solve(jaxfit.Problem(residual, np.ones(2))).params,
+    }
+    with jax.enable_x64(False):
+        for name in sorted(calls, key=lambda name: name != first):
+            np.testing.assert_allclose(calls[name](), [2.5, 1.3], rtol=1e-5)
