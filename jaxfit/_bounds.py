@@ -102,6 +102,8 @@ class Bounds(eqx.Module):
         of the larger of |bound| and `size`, the natural length of the parameter.
         """
         rtol = float(jnp.finfo(x.dtype).eps) ** 0.4
+        # One that the data do not show has no natural length, but a box has a width.
+        size = jnp.minimum(size, self.upper - self.lower)
 
         def near(distance, other, bound):
             reach = rtol * jnp.maximum(size, jnp.abs(bound))

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ._small import UNROLL, matvec, total, triangle, vecmat
+from ._small import UNROLL, diagonal, matvec, total, triangle, vecmat
 from ._subproblem import Cholesky, Spectral, Subproblem
 from ._types import Flag, Matrix, Scalar, Vector
 
@@ -238,7 +238,7 @@ class Gram(eqx.Module):
 
     @property
     def column_norms(self) -> Vector:
-        return jnp.sqrt(jnp.diagonal(self.gram))
+        return jnp.sqrt(diagonal(self.gram))
 
     def product(self, s: Vector) -> Vector:
         return matvec(self.gram, s)

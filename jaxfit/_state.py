@@ -49,6 +49,7 @@ class State(eqx.Module):
     alpha: Scalar
     step_norm: Scalar
     promise: Scalar  # reduction predicted by the last step too small for the cost
+    idle: Count  # such steps since the cost has visibly fallen
     num_steps: Count
     nfev: Count
     njev: Count

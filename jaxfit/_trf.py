@@ -43,8 +43,9 @@ from ._types import Count, Flag, Scalar, Vector
 from ._varying import alike
 
 
-# New starts without progress after which a fit has stalled.
-_RESTARTS = 4
+# New starts without progress after which a fit has stalled, and steps without a visible
+# reduction of the cost after which it is to stop.
+_RESTARTS, _IDLE = 4, 16
 # The first radius in units of the start's length, and that of a new start. Of 606 runs
 # of benchmarks/starts.py 417, 440, 427 and 419 were right with a first one of 1, 3, 10
 # and 100; from 10 on one of More, Garbow and Hillstrom's standard starts went astray.
@@ -220,6 +221,7 @@ class TRF(eqx.Module):
             alpha=zero,
             step_norm=zero,
             promise=jnp.full_like(zero, jnp.inf),
+            idle=count,
             num_steps=count,
             nfev=count,
             njev=count,
@@ -327,6 +329,7 @@ class TRF(eqx.Module):
             status=status.astype(state.status.dtype),
             closed=status != Status.RUNNING,
             certified=shown,
+            idle=jnp.where(again, 0, state.idle),
             restarts=restarts + again.astype(jnp.int32),
             anchor=jnp.where(again, cost, state.anchor),
             rank=known,
@@ -411,6 +414,9 @@ class TRF(eqx.Module):
         # A step that the radius cut proves nothing, unless it began at a minimum.
         cut = on_boundary & ~state.certified
         small_gain &= ~cut
+        # Nor do steps end that show nothing, where J misses the curvature of the cost.
+        idle = jnp.where(accepted & ~unranked, 0, state.idle + unranked)
+        small_gain |= idle >= _IDLE
         # A rejected step that is merely short proves nothing: the radius may have been
         # cut by points where the model is not finite. It counts once the reduction it
         # promised was negligible too.
@@ -435,6 +441,7 @@ class TRF(eqx.Module):
             alpha=step.alpha * state.radius / jnp.where(radius > 0, radius, 1),
             step_norm=jnp.where(accepted, s_norm, 0),
             promise=jnp.where(unranked, step.predicted, jnp.inf),
+            idle=idle.astype(state.idle.dtype),
             nfev=state.nfev + 1,
             status=status.astype(state.status.dtype),
         )
