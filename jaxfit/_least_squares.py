@@ -138,6 +138,7 @@ def least_squares(
     x0, limits = _start(x0, bounds, method)
     dtype, n = x0.dtype, x0.size
     solver = TRF(
+        factor=1.0,  # SciPy's first radius
         **read_tolerances(method, ftol, xtol, gtol, dtype),
         x_scale=read_x_scale(x_scale, n),
         **read_max_nfev(max_nfev),

@@ -26,6 +26,7 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike
 
@@ -46,10 +47,10 @@ from ._varying import alike
 # New starts without progress after which a fit has stalled, and steps without a visible
 # reduction of the cost after which it is to stop.
 _RESTARTS, _IDLE = 4, 16
-# The first radius in units of the start's length, and that of a new start. Of 606 runs
-# of benchmarks/starts.py 417, 440, 427 and 419 were right with a first one of 1, 3, 10
-# and 100; from 10 on one of More, Garbow and Hillstrom's standard starts went astray.
-_FIRST_RADIUS, _LATER_RADIUS = 3, 100
+# The radius of a new start in units of the start's length. That of a first one is
+# `factor`: of 606 runs of benchmarks/starts.py 417, 440, 427 and 419 were right with 1, 3,
+# 10 and 100; from 10 on one of More, Garbow and Hillstrom's standard starts went astray.
+_LATER_FACTOR = 100
 
 
 LinearSolver = Literal["auto", "qr", "gram", "matrix_free"]
@@ -96,6 +97,8 @@ class TRF(eqx.Module):
     - `cg_steps`: products with J'J that a matrix-free step may use.
     - `derivative`: "hessian" differentiates a fit by the exact Hessian of its cost,
         "gauss_newton" by J'J.
+    - `factor`: the first radius in units of the start's length in scaled variables, as
+        MINPACK's.
     - `history`: record a [`jaxfit.History`][] of `max_steps` entries.
 
     `ftol`, `xtol` and `gtol` left at None follow the dtype of the parameters: eps,
@@ -109,6 +112,7 @@ class TRF(eqx.Module):
     gtol: ArrayLike | None
     atol: ArrayLike | None
     max_nfev: ArrayLike | None
+    factor: ArrayLike
     x_scale: Array | None  # None stands for "jac"
     jacobian: Function | None  # None stands for automatic differentiation
     mode: Literal["forward", "reverse"] = eqx.field(static=True)
@@ -138,6 +142,7 @@ class TRF(eqx.Module):
         history: bool = False,
         max_nfev: ArrayLike | None = None,
         mesh: Mesh | None = None,
+        factor: ArrayLike = 3.0,
     ):
         for name, tol in (("ftol", ftol), ("xtol", xtol), ("gtol", gtol)):
             check_tolerance(name, tol)
@@ -158,6 +163,9 @@ class TRF(eqx.Module):
         elif chunk_size is not None:
             chunk_size = positive_int("chunk_size", chunk_size)
         self.chunk_size = chunk_size
+        if is_concrete(factor) and not 0 < float(factor) < np.inf:
+            raise ValueError(f"`factor` must be positive and finite, got {factor!r}.")
+        self.factor = factor
         self.x_scale = _x_scale(x_scale)
         self.linear_solver = one_of("linear_solver", linear_solver, LinearSolver)
         if isinstance(jacobian, str):
@@ -308,7 +316,7 @@ class TRF(eqx.Module):
         size = norm(x / jnp.where(d > 0, d, jnp.inf))
         least = float(jnp.finfo(x.dtype).eps) * safe_norm
         size = jnp.where(size > 0, jnp.maximum(size, least), safe_norm)
-        radius = size * jnp.where(restarts > 0, _LATER_RADIUS, _FIRST_RADIUS)
+        radius = size * jnp.where(restarts > 0, _LATER_FACTOR, self.factor)
         radius = jnp.where(fresh, radius, state.radius)
         shorter = jnp.maximum(0.25 * state.step_norm, float(jnp.finfo(x.dtype).tiny))
         radius = jnp.where(back, jnp.minimum(radius, shorter), radius)
