@@ -133,6 +133,8 @@ def least_squares(
     if jac_sparsity is not None:
         check_matrix("sparse", method, tr_solver, x_scale)
     check_host(host)
+    if not callable(fun):
+        raise TypeError(f"`fun` must be callable, got {type(fun).__name__}.")
     fun = unjitted(fun)
     watching = Watching(verbose, callback, progress)
     x0, limits = _start(x0, bounds, method)
@@ -422,6 +424,7 @@ def _result(
     if status in (Status.NONFINITE_START, Status.NONFINITE_JACOBIAN):
         where = _where_not_finite(first_in_rows(fun, jac), outcome.x, jac_name)
         if status == Status.NONFINITE_START:
+            where = where.replace("fun(x)", "fun(x0)")
             raise ValueError(f"Residuals are not finite in the initial point: {where}.")
         says = f"{says} There {where}."
     return OptimizeResult(

@@ -48,8 +48,9 @@ from ._varying import alike
 # reduction of the cost after which it is to stop.
 _RESTARTS, _IDLE = 4, 16
 # The radius of a new start in units of the start's length. That of a first one is
-# `factor`: of 606 runs of benchmarks/starts.py 417, 440, 427 and 419 were right with 1, 3,
-# 10 and 100; from 10 on one of More, Garbow and Hillstrom's standard starts went astray.
+# `factor`: of 606 runs of benchmarks/starts.py 417, 440, 427 and 419 were right with 1,
+# 3, 10 and 100; from 10 on one of More, Garbow and Hillstrom's standard starts went
+# astray.
 _LATER_FACTOR = 100
 
 
@@ -267,13 +268,15 @@ class TRF(eqx.Module):
         visible = Visible.of(x, norms, steepest, r_norm, short)
         # A parameter whose column is rounding waits until the others have ended.
         waiting = visible.faint & (state.restarts == 0)
-        d, c, vg, reach = scale, None, g, 1
+        d, c, vg, reach, touching = scale, None, g, 1, False
         if bounds is not None:
             v, dv, d, c = bounds.hat(x, g, scale, length)
             vg = jnp.where(bounds.fixed, 0, v * g)
             reach = jnp.where(dv != 0, jnp.minimum(1, v / length), 1)
             reach = jnp.where(bounds.fixed, 0, reach)
             waiting &= dv == 0
+            # As near to its bound as numbers are to one another.
+            touching = v <= 8 * float(jnp.finfo(x.dtype).eps) * jnp.abs(x)
         d = jnp.where(waiting, 0, d)
         cosine = largest(jnp.abs(g) * length * reach) / safe_norm**2
         optimality = largest(jnp.abs(vg))
@@ -285,7 +288,15 @@ class TRF(eqx.Module):
         known = jnp.where(first, rank, state.rank)
         left = ~every(~visible.fallen) | ((known == len(x)) & (rank < known))
         left &= r_norm > visible.rounding
-        shown = self._certified(model, c, norms, rank, state.num_rows, visible, r_norm)
+        shown = self._certified(
+            model,
+            jnp.where(touching, 0, model.grad_h),
+            c,
+            norms,
+            state.num_rows,
+            visible.rounding,
+            r_norm,
+        )
         shown |= (state.num_rows <= rank) & is_flat(cosine, self._gtol)
         shown &= ~left & every(~waiting)
         if self.x_scale is None:
@@ -347,17 +358,20 @@ class TRF(eqx.Module):
     def _certified(
         self,
         model: Model,
+        grad_h: Vector,
         c: Vector | None,
         norms: Vector,
-        rank: Count,
         num_rows: Count,
-        visible: Visible,
+        rounding: Scalar,
         r_norm: Scalar,
     ) -> Flag:
         """Whether the relative offset of the model is small enough for the tolerances.
 
-        It is 1e-3, or the largest of the tolerances that the user has set.
+        It is 1e-3, or the largest of the tolerances that the user has set. `grad_h` is
+        0 where a bound cannot be any nearer.
         """
+        newton = model.subproblem.newton
+        rank = newton.rank
         if c is not None:  # what bounds hold, data need not
             held = c > (model.d * norms) ** 2
             rank = rank - jnp.sum(held, axis=0, dtype=rank.dtype)
@@ -365,9 +379,7 @@ class TRF(eqx.Module):
         for tol, power in ((self.xtol, 1), (self.gtol, 1), (self.ftol, 0.5)):
             if tol is not None:
                 level = jnp.maximum(level, jnp.asarray(tol, r_norm.dtype) ** power)
-        newton = model.subproblem.newton.p
-        rounding = visible.rounding
-        return certified(model.grad_h, newton, rank, num_rows, r_norm, rounding, level)
+        return certified(grad_h, newton.p, rank, num_rows, r_norm, rounding, level)
 
     @property
     def _gtol(self) -> ArrayLike:
