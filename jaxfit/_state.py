@@ -59,6 +59,7 @@ class State(eqx.Module):
     restarts: Count  # new starts from a point that was none, without progress since
     anchor: Scalar  # the cost at the last of them
     rank: Count  # parameters that the data determine at the start
+    highest: Scalar  # the cost there
     num_rows: Count  # residuals that count
     history: History | None
 

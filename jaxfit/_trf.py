@@ -240,6 +240,7 @@ class TRF(eqx.Module):
             restarts=count,
             anchor=jnp.full_like(zero, jnp.inf),
             rank=count,
+            highest=zero,
             num_rows=jnp.broadcast_to(num_rows, lanes),
             history=History.empty(self.max_steps, x.dtype) if self.history else None,
         )
@@ -298,6 +299,10 @@ class TRF(eqx.Module):
             r_norm,
         )
         shown |= (state.num_rows <= rank) & is_flat(cosine, self._gtol)
+        # What was a number and underflows is 0, in any unit.
+        tiny = float(jnp.finfo(x.dtype).tiny)
+        highest = jnp.where(first, cost, state.highest)
+        shown |= (cost < tiny) & (highest > tiny**0.5)
         shown &= ~left & every(~waiting)
         if self.x_scale is None:
             shown &= (rank == len(x)) | ~is_stale(inv_scale, norms)
@@ -329,7 +334,7 @@ class TRF(eqx.Module):
         size = jnp.where(size > 0, jnp.maximum(size, least), safe_norm)
         radius = size * jnp.where(restarts > 0, _LATER_FACTOR, self.factor)
         radius = jnp.where(fresh, radius, state.radius)
-        shorter = jnp.maximum(0.25 * state.step_norm, float(jnp.finfo(x.dtype).tiny))
+        shorter = jnp.maximum(0.25 * state.step_norm, tiny)
         radius = jnp.where(back, jnp.minimum(radius, shorter), radius)
         going = (status == Status.RUNNING) & ~again & ~back
         state = dataclasses.replace(
@@ -352,6 +357,7 @@ class TRF(eqx.Module):
             restarts=restarts + again.astype(jnp.int32),
             anchor=jnp.where(again, cost, state.anchor),
             rank=known,
+            highest=highest,
         )
         return state, model
 

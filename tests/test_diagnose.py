@@ -91,6 +91,7 @@ def test_a_product_and_a_sum_are_named_apart():
     assert {f.params for f in report.findings} == {("a", "b"), ("c", "d")}
     assert report.rank == 3 and report.condition == np.inf
     both = " ".join(f.seen for f in report.findings)
+    # In units of the parameters' own sizes c + d stays where they change apart.
     assert "d - c" in both or "c - d" in both
 
 
@@ -107,7 +108,15 @@ def test_a_polynomial_far_from_its_origin_is_collinear():
     assert "stiffest" in report.summary()
 
 
-@pytest.mark.parametrize("seed", [0, 2, 4, 7])
+def test_two_exponentials_that_become_one_leave_the_data():
+    """With k1 = k2 only a1 + a2 is determined, where the start determined both."""
+    y = 2 * np.exp(-T) + 0.05 * noise(60, 7)
+    report = checked(curve_problem(biexp, T, y, BIEXP))
+    assert {"not-converged", "not-identifiable"} <= set(report.codes)
+    assert the(report, "not-identifiable").params == ("a1", "a2")
+
+
+@pytest.mark.parametrize("seed", [0, 2, 4])
 def test_two_exponentials_for_one_are_too_many(seed):
     y = 2 * np.exp(-T) + 0.05 * noise(60, seed)
     report = checked(curve_problem(biexp, T, y, BIEXP))
@@ -266,7 +275,11 @@ def test_a_peak_started_far_from_the_data(centre):
     y = 3 * np.exp(-0.5 * ((WIDE - 0.4) / 0.8) ** 2) + 0.1 * noise(100)
     start = {"height": 2.0, "centre": centre, "width": 1.0}
     report = checked(curve_problem(gauss, WIDE, y, start))
-    assert the(report, "vanishing-gradient").params == ("centre", "height", "width")
+    if centre == 30.0:  # two of the derivatives vanish on the way
+        assert {"not-converged", "not-identifiable"} <= set(report.codes)
+    else:
+        gone = the(report, "vanishing-gradient")
+        assert gone.params == ("centre", "height", "width")
     assert "unused-parameter" not in report.codes
     assert checked(curve_problem(gauss, WIDE, y, {**start, "centre": 1.0})).healthy
 
