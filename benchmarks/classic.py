@@ -18,7 +18,7 @@ from _report import report, table, target
 import jaxfit
 
 
-SOLVER = jaxfit.TRF(ftol=1e-8, xtol=1e-8, gtol=0.0, atol=1e-8, trials=8)
+SOLVER = jaxfit.TRF(ftol=1e-8, xtol=1e-8, gtol=0.0, atol=1e-8, trials=8, factor=1.0)
 LIMIT = 2000  # steps of jaxfit, evaluations of SciPy
 # Costs count as the same minimum within these; what SciPy itself meets at 1e-8.
 RTOL, ATOL = 1e-6, 1e-9

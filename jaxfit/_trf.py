@@ -328,9 +328,9 @@ class TRF(eqx.Module):
 
         # The first radius is made of the start's own length; a start at 0 has none, and
         # takes that of the residual, the length of a Gauss-Newton step on unit columns.
-        # A step that is rounding of that would show nothing.
+        # A step that is rounding of that would show nothing (see `judge`).
         size = norm(x / jnp.where(d > 0, d, jnp.inf))
-        least = float(jnp.finfo(x.dtype).eps) * safe_norm
+        least = 128 * float(jnp.finfo(x.dtype).eps) * safe_norm
         size = jnp.where(size > 0, jnp.maximum(size, least), safe_norm)
         radius = size * jnp.where(restarts > 0, _LATER_FACTOR, self.factor)
         radius = jnp.where(fresh, radius, state.radius)
@@ -425,8 +425,8 @@ class TRF(eqx.Module):
 
         good = (ratio > 0.75) & ~unranked
         on_boundary = p_norm > 0.95 * state.radius
-        poor = jnp.where(unranked, ~falling & ~on_boundary, ratio < 0.25)
-        longer = (good | unranked) & on_boundary
+        poor = jnp.where(unranked, ~falling, ratio < 0.25)
+        longer = (good | (unranked & falling)) & on_boundary
         radius = jnp.where(longer, 2 * state.radius, state.radius)
         # A radius of 0 is kept for a fit that has none yet.
         least = float(jnp.finfo(x.dtype).tiny)

@@ -15,7 +15,8 @@ import jaxfit
 from jaxfit import TRF, Problem
 
 
-SOLVER = TRF(ftol=1e-8, xtol=1e-8, gtol=0.0, atol=1e-8, trials=8)
+# With SciPy's first radius.
+SOLVER = TRF(ftol=1e-8, xtol=1e-8, gtol=0.0, atol=1e-8, trials=8, factor=1.0)
 BY_NAME = {case.name: case for case in CASES}
 
 # A case costs a second, to compile it. These are looked at in every run, the others in
