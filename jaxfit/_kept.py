@@ -210,4 +210,5 @@ def clear_caches() -> None:
     for memory in _MEMORIES:
         memory.forget()
     gc.collect()
+    gc.collect()  # what finalisers of host functions have let go of
     return_free_memory()

@@ -121,7 +121,7 @@ def test_lanes_equal_single_fits(lanes, lane_solutions):
     close(covariances(lane_solutions), covariances(singles), rtol=1e-8)
     assert np.all(lane_solutions.success)
     # Each lane counts its own work, and lanes that end early do not go on.
-    assert np.unique(lane_solutions.nfev).size > 1
+    np.testing.assert_array_equal(lane_solutions.nfev, singles.nfev)
     np.testing.assert_array_equal(lane_solutions.num_rows, 30)
 
 
@@ -788,18 +788,18 @@ def test_crossed_bounds_in_a_trace_are_an_infeasible_start():
     assert status[0] > 0
 
 
-def test_a_jacobian_that_is_not_finite_ends_the_fit():
+def test_a_jacobian_that_is_not_finite_is_stepped_back_from():
     # The Gauss-Newton step from 2 ends at 0, where the residual is exactly 0 and its
-    # derivative is that of the square root of 0. What a user's Jacobian says stands.
+    # derivative is that of the square root of 0. What a user's Jacobian says stands:
+    # the fit stays on this side of the edge.
     def residual(p, _):
         return jnp.sqrt(jnp.maximum(p - 1, 0))
 
     solver = jaxfit.TRF(jacobian=jax.grad(residual))
     solution = jaxfit.solve(Problem(residual, 2.0), solver)
-    assert solution.status == Status.NONFINITE_JACOBIAN
-    assert not solution.success
-    assert solution.cost == 0.0
-    assert solution.message == "The Jacobian is not finite at an accepted point."
+    assert solution.params > 1
+    assert solution.cost < 1e-6
+    assert np.isfinite(solution.grad)
 
 
 def test_trial_points_that_are_not_finite_are_rejected():
@@ -889,7 +889,9 @@ def test_default_tolerances_are_powers_of_eps():
 def test_x_scale_is_the_size_of_the_parameters():
     problem = curve_problem(decay, T, Y, START)
     size = np.array([2.0, 1.0, 0.5])
-    solution = jaxfit.solve(problem, TRF(x_scale=size, history=True, max_steps=50))
+    solution = jaxfit.solve(
+        problem, TRF(x_scale=size, factor=1.0, history=True, max_steps=50)
+    )
     close(solution.params, scipy_fit(numpy_decay, START).x, rtol=1e-7)
     # The first radius is the length of the start in units of x_scale; then it is halved
     # or doubled as often as the first step's trials ask for.
