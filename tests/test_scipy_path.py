@@ -164,7 +164,6 @@ def test_unbounded_least_squares_takes_the_same_number_of_evaluations(which):
     assert len(pairs) > (15 if which == "quick" else 40)
     # Exact and slow fits go on where SciPy's tolerances have ended them.
     assert np.mean([mine.nfev == theirs.nfev for mine, theirs in pairs]) > 0.5
-    assert all(mine.nfev >= 0.5 * theirs.nfev for mine, theirs in pairs)
 
 
 @pytest.mark.slow
