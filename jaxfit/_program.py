@@ -131,7 +131,9 @@ class Program:
         return found, key if inner is None else None, leaves
 
 
-def program(fn: Callable | None = None, *, static: tuple[int, ...] = (), **options):
+def program(
+    fn: Callable | None = None, *, static: tuple[int, ...] = (), **options: Any
+) -> Any:
     """Compile a function of PyTrees as `jax.jit` does, but keep it within the budget.
 
     `static` are the numbers of arguments that are hashed instead of traced; the other

@@ -164,7 +164,7 @@ class TRF(eqx.Module):
         elif chunk_size is not None:
             chunk_size = positive_int("chunk_size", chunk_size)
         self.chunk_size = chunk_size
-        if is_concrete(factor) and not 0 < float(factor) < np.inf:
+        if is_concrete(factor) and not 0 < np.asarray(factor, float) < np.inf:
             raise ValueError(f"`factor` must be positive and finite, got {factor!r}.")
         self.factor = factor
         self.x_scale = _x_scale(x_scale)
