@@ -119,7 +119,11 @@ def crossings(
             )
             state = minimise(objective, box, x, solver)
             rise = 2 * (state.lin.cost - cost) / variance
-            fitted = (state.status > 0) & jnp.isfinite(rise)
+            # A cost without a certificate is above the least one: it serves as a bound.
+            loose = (state.status == Status.STALLED) | (
+                state.status == Status.LEFT_THE_DATA
+            )
+            fitted = ((state.status > 0) | loose) & jnp.isfinite(rise)
             tau = jnp.sqrt(jnp.maximum(rise, 0))
             slope = jnp.sum(jnp.where(held, state.lin.grad * ray, 0))
             slope = slope / (variance * jnp.where(tau > 0, tau, 1))
