@@ -31,6 +31,7 @@ from ._scipy_model import Inputs, ScipyJacobian, ScipyModel, is_cut_off
 from ._scipy_options import read_differences, read_loss, with_jacobian
 from ._second_opinion import DOUBTFUL, second_opinion, with_counts
 from ._start import Start
+from ._status import Status
 from ._trf import TRF
 
 
@@ -172,6 +173,8 @@ class Call:
         solution = with_counts(solution, status=status)
         spent = timing.run_time + time.perf_counter() - begin
         outcome = outcome._replace(counts=np.array(solution.counts))
+        if status == Status.AT_A_LIMIT:
+            outcome = _without_running(outcome, int(solution.num_rows))
         return solution, outcome, timing._replace(run_time=spent)
 
     @contextlib.contextmanager
@@ -234,3 +237,13 @@ def by_identity(make: Callable, *args) -> Any:
 
 
 _MADE = Memory(512)
+
+
+def _without_running(outcome: Outcome, num_rows: int) -> Outcome:
+    """With parameters whose errors are larger than they are as undetermined ones."""
+    ways, size = outcome.directions, np.abs(np.asarray(outcome.params))
+    variance = 2 * float(outcome.cost) / max(num_rows - size.size, 1)
+    errors = np.sqrt(variance * np.sum(np.asarray(ways.determined) ** 2, axis=0))
+    part = errors / np.where(size > 0, size, 1)
+    lost = ways.lost | (part >= min(1.0, part.max()))
+    return outcome._replace(directions=ways._replace(lost=lost))

@@ -16,6 +16,7 @@ from ._mesh import on_auto_axes
 from ._problem import Problem
 from ._program import program
 from ._repair import lengths
+from ._small import norm
 from ._spread import objective_of
 from ._trf import TRF
 from ._types import Flag, Vector
@@ -49,8 +50,10 @@ def is_kink(
     costs = jax.lax.map(lambda move: objective.cost(x + move), both)
     ahead, behind = costs.reshape(2, *h.shape)
     up, down = (ahead - cost) / h, (cost - behind) / h
-    # What cannot be told from rounding tells nothing.
-    seen = jnp.abs(ahead - 2 * cost + behind) > 64 * eps * cost
+    # What cannot be told from rounding tells nothing: that of the cost, and that of a
+    # residual made of large terms.
+    terms = jnp.sqrt(2 * cost) * (jnp.sqrt(2 * cost) + norm(lin.column_norms * size))
+    seen = jnp.abs(ahead - 2 * cost + behind) > 64 * eps * terms
     if problem.bounds is not None:
         lower, upper = problem.bounds.lower, problem.bounds.upper
         seen &= (x - h >= lower) & (x + h <= upper)

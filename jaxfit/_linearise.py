@@ -13,6 +13,7 @@ Statistics of data add: `a + b` is the linearisation of the union of two sets of
 matrix is B = diag(d) J'J diag(d) + diag(c) and whose gradient is d g.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -88,14 +89,17 @@ def is_finite(lin: "Linearisation") -> Flag:
 class Triangle(eqx.Module):
     """The triangle of [J r]: `root` is R of J = Q R and `z` is Q'r.
 
-    `differenced` is positive where some of the derivatives are differences.
+    `differenced` is positive where some of the derivatives are differences. A singular
+    value counts as zero that is `cut` of the largest, or what errors of the columns of
+    `noise` times their lengths make of its direction.
     """
 
     cost: Scalar
     root: Matrix
     z: Vector
     differenced: Scalar
-    cut: float = eqx.field(static=True)  # relative singular value that counts as zero
+    cut: float = eqx.field(static=True)
+    noise: float = eqx.field(static=True, default=0.0)
 
     @staticmethod
     def blank(n: int, m: int, dtype) -> "Triangle":
@@ -144,7 +148,8 @@ class Triangle(eqx.Module):
         rows = jnp.concatenate([parts.root, parts.z[..., None]], axis=-1)
         columns = rows.reshape(-1, rows.shape[-1]).T
         cost, differenced = jnp.sum(parts.cost), jnp.sum(parts.differenced)
-        return Triangle._of_columns(cost, columns, differenced, parts.cut)
+        whole = Triangle._of_columns(cost, columns, differenced, parts.cut)
+        return dataclasses.replace(whole, noise=parts.noise)
 
     @property
     def grad(self) -> Vector:
@@ -158,8 +163,7 @@ class Triangle(eqx.Module):
         return self
 
     def without(self, columns: Bool[Array, "n ..."]) -> "Triangle":
-        root = jnp.where(columns, 0, self.root)
-        return Triangle(self.cost, root, self.z, self.differenced, self.cut)
+        return dataclasses.replace(self, root=jnp.where(columns, 0, self.root))
 
     @property
     def column_norms(self) -> Vector:
@@ -172,11 +176,16 @@ class Triangle(eqx.Module):
         return self.spectral(d, c)
 
     def spectral(self, d: Vector, c: Vector | None) -> Spectral:
-        root = self.root * d
+        root = scaled = self.root * d
         if c is not None:
             root = jnp.concatenate([root, jnp.diag(jnp.sqrt(c))])
         u, s, vt = jnp.linalg.svd(root, full_matrices=False)
-        s = jnp.where(s > self.cut * s[0], s, 0)
+        least = self.cut * s[0]
+        if self.noise:
+            sizes = jnp.sum(scaled**2, axis=0)
+            errors = self.noise * jnp.sqrt(jnp.sum(vt**2 * sizes, axis=1))
+            least = jnp.maximum(least, errors)
+        s = jnp.where(s > least, s, 0)
         return Spectral(vt, s * s, s * vecmat(self.z, u[: self.z.size]))
 
 

@@ -9,6 +9,7 @@ not fit the cache, they are visited block by block and nothing as long as the da
 ever made: then the residual is traced a second time, for a block.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from ._bounds import Bounds
 from ._constants import forget_other_precision
 from ._curve import Curve
 from ._derivatives import Mode, calls_host, columns, mode_of
+from ._differences import DifferenceJacobian
 from ._expected import expected
 from ._linearise import Columns, Gram, Linearisation, Triangle, is_finite
 from ._loss import Loss
@@ -69,6 +71,7 @@ class Objective(eqx.Module):
     block: int = eqx.field(static=True)  # rows visited at a time
     form: Form = eqx.field(static=True)
     mode: Mode = eqx.field(static=True)
+    noise: float = eqx.field(static=True)  # relative error of columns of J
     cg_steps: int = eqx.field(static=True)
 
     @staticmethod
@@ -114,14 +117,15 @@ class Objective(eqx.Module):
             size=size,
             block=block,
             form=form,
-            mode=_mode(problem, x, solver, rows, program, form),
+            mode=(mode := _mode(problem, x, solver, rows, program, form)),
+            noise=_noise(x, solver, program, mode),
             cg_steps=solver.cg_steps,
         )
 
     def blank(self, x: Vector):
         """The structure of this objective's linearisations, for `TRF.init`."""
         form = {"qr": Triangle, "gram": Gram, "matrix_free": Slope}[self.form]
-        return form.blank(x.size, self.size, x.dtype)
+        return self._with_noise(form.blank(x.size, self.size, x.dtype))
 
     @property
     def num_rows(self) -> Array:
@@ -172,13 +176,19 @@ class Objective(eqx.Module):
         """The linearisation at x in this objective's form."""
         if self.form == "matrix_free":
             return self._matrix_free(x)
-        lin = self._summed(x, None)
+        lin = self._with_noise(self._summed(x, None))
         if self._repairs:
             return _repaired_sums(lin, x, self)
         if self.jacobian is None and not calls_host(self.residual):
             ones = jnp.ones_like(lin.differenced)
             return eqx.tree_at(lambda lin: lin.differenced, lin, ones)
         return lin
+
+    def _with_noise(self, lin: Any) -> Any:
+        """A linearisation that knows how exact its derivatives are."""
+        if not (self.noise and isinstance(lin, Triangle)):
+            return lin
+        return dataclasses.replace(lin, noise=self.noise)
 
     @property
     def _repairs(self) -> bool:
@@ -292,7 +302,7 @@ def _repaired_sums(lin: Any, x: Vector, objective: Objective) -> Any:
 
     def turn(carry):
         left, x, length, old = carry
-        lin = objective._summed(x, length)
+        lin = objective._with_noise(objective._summed(x, length))
         lin = eqx.tree_at(lambda lin: lin.differenced, lin, old.differenced)
         length = lengths(lin.cost, lin.column_norms)
         return left - 1, jnp.where(left > 1, x, lin.grad), length, lin
@@ -412,6 +422,24 @@ def _mode(problem: Problem, x: Vector, solver: TRF, rows, program, form: Form) -
     if solver.jacobian is not None or form == "matrix_free":
         return solver.mode
     return mode_of(program, x, rows, program.out_struct.size, solver.mode)
+
+
+def _noise(x: Vector, solver: TRF, program: Any, mode: Mode) -> float:
+    """The relative error of columns of J that are differences; 0 where they are not.
+
+    Those of a function on the host are taken for "2-point" ones.
+    """
+    eps = float(jnp.finfo(x.dtype).eps)
+    jacobian = None if solver.jacobian is None else solver.jacobian.wrapped
+    if isinstance(jacobian, DifferenceJacobian):
+        eps, scheme = max(eps, jacobian.eps), jacobian.scheme
+    elif jacobian is None and calls_host(program):
+        scheme = "2-point"
+    else:
+        scheme = "3-point" if mode == "differences" else "cs"
+    return {"2-point": 8 * eps ** (1 / 2), "3-point": 8 * eps ** (2 / 3), "cs": 0.0}[
+        scheme
+    ]
 
 
 def _rows(rows, size: int, start, count: int):

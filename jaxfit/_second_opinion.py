@@ -1,4 +1,4 @@
-"""A second opinion on a fit without a certificate: exact derivatives, or a kink.
+"""A second opinion on a fit without a certificate: exact derivatives, limits, kinks.
 
 The certificate knows the Gauss-Newton model alone. At a minimum with a residual where J
 is singular that model shows nothing: its steps stay long, and the curvature is all in
@@ -11,6 +11,8 @@ minimum where, on the parameters that no bound holds,
   shorter, as it is beside a minimum. In a valley that falls to infinity, as 1/x or
   exp(-x), the steps do not get shorter.
 
+Such a valley may have come to its limit, where no parameter can lower the cost by more
+than that level as it changes by its own size or by |r| / |J_i|, whichever is longer.
 Else the fit may stand on a kink (`_kink`). This is asked on the host, of single fits
 that have ended without a certificate: no other fit pays for it.
 """
@@ -22,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
 
 from ._certificate import OFFSET, Visible
 from ._derivatives import calls_host, forbids_forward
@@ -43,13 +46,16 @@ DOUBTFUL = (Status.STALLED, Status.LEFT_THE_DATA)
 _MOST = 100
 # The next Newton step is at most so much of the one before, or no step at all.
 _SHORTER, _NO_STEP = 0.25, 1e-6
+# A standard error of so many times the size of a parameter: it runs off.
+_FAR = 10.0
 
 
 def second_opinion(problem: Problem, solver: TRF, solution: Solution) -> Status:
     """The status of a single fit, after a closer look if it has no certificate.
 
-    HESSIAN where the exact Hessian shows a minimum, AT_A_KINK where a fit stalled and
-    the residual has a kink, else the status that it had. Matrix-free fits and those of
+    HESSIAN where the exact Hessian shows a minimum, AT_A_LIMIT where a fit stalled in a
+    valley to infinity that falls no more, AT_A_KINK where it stalled and the residual
+    has a kink, else the status that it had. Matrix-free fits and those of
     more than 100 parameters are not looked at.
     """
     status = Status(int(np.asarray(solution.counts)[0]))
@@ -60,6 +66,8 @@ def second_opinion(problem: Problem, solver: TRF, solution: Solution) -> Status:
         return Status.HESSIAN
     if status != Status.STALLED:
         return status
+    if is_limit(problem, solver, solution):
+        return Status.AT_A_LIMIT
     x = jnp.asarray(ravel_pytree(solution.params)[0])
     return Status.AT_A_KINK if bool(is_kink(problem, solver, x)) else status
 
@@ -99,6 +107,40 @@ def is_minimum(problem: Problem, solver: TRF, solution: Solution) -> bool:
         return False
     lengths = [float(np.linalg.norm(p.step * here.size)) for p in (here, after)]
     return lengths[1] <= _SHORTER * lengths[0]
+
+
+def is_limit(problem: Problem, solver: TRF, solution: Solution) -> bool:
+    """Whether parameters run off that can lower the cost visibly no more.
+
+    By the gradient and its differences: what the quadratic model of the cost may gain,
+    if each of its principal directions changes by at most its own size; and one of them
+    has a standard error of ten times that.
+    """
+    x = np.asarray(ravel_pytree(solution.params)[0])
+    norms = np.asarray(solution.linearisation.column_norms)
+    if not (norms > 0).all():
+        return False
+    size = np.maximum(np.abs(x), np.sqrt(2 * float(solution.cost)) / norms)
+    eps = float(np.finfo(x.dtype).eps)
+    apart = eps ** (1 / 3) * size
+    moves = np.concatenate([np.zeros((1, x.size)), np.diag(apart), -np.diag(apart)])
+    points = jnp.asarray(x + moves.astype(x.dtype))
+    grad, *beside = np.asarray(_gradients(problem, solver, points))
+    ahead, behind = np.split(np.array(beside), 2)
+    h = (ahead - behind) / (2 * apart[:, None])
+    if not np.isfinite(h).all():
+        return False
+    free = ~_held(problem, solution, x, grad, h)
+    slopes, curved = (grad * size)[free], (h * np.outer(size, size))[np.ix_(free, free)]
+    lam, basis = np.linalg.eigh((curved + curved.T) / 2)
+    lam = np.where(np.abs(lam) > 64 * eps ** (2 / 3) * np.abs(lam[-1:]), lam, 0)
+    slopes = np.abs(slopes @ basis)
+    inside = slopes <= lam
+    within = slopes**2 / np.where(inside & (lam > 0), 2 * lam, 1)
+    gain = np.where(inside, within, slopes - lam / 2)
+    flat = free.any() and 2 * gain.sum() <= _largest(solver, solution, free)
+    variance = 2 * float(solution.cost) / max(int(solution.num_rows) - lam.size, 1)
+    return bool(flat and (_FAR**2 * lam < variance).any())
 
 
 def _held(
@@ -189,3 +231,16 @@ def _derivatives(
         return jnp.full_like(x, jnp.nan), jnp.full((x.size, x.size), jnp.nan, x.dtype)
     gradient = jax.grad(lambda x: objective.cost(x))
     return gradient(x), jax.jacfwd(gradient)(x)
+
+
+@program
+@on_auto_axes
+def _gradients(
+    problem: Problem,
+    solver: TRF,
+    points: Float[Array, "k n"],
+    axes: tuple[str, ...] | None,
+) -> Float[Array, "k n"]:
+    """The gradient of the cost at some points."""
+    objective = objective_of(problem, points[0], solver, axes)
+    return jax.lax.map(lambda x: objective.linearise(x).grad, points)

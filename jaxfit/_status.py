@@ -6,8 +6,9 @@ import enum
 class Status(enum.IntEnum):
     """Why a fit ended: SciPy's codes where SciPy has one, negative for a failure.
 
-    HESSIAN and AT_A_KINK are what `curve_fit` and `least_squares` make of STALLED where
-    a closer look, after the fit, finds a reason; `solve` and batches keep STALLED.
+    HESSIAN, AT_A_LIMIT and AT_A_KINK are what `curve_fit` and `least_squares` make of
+    STALLED where a closer look, after the fit, finds a reason; `solve` and batches keep
+    STALLED.
     """
 
     LEFT_THE_DATA = -11
@@ -25,6 +26,7 @@ class Status(enum.IntEnum):
     XTOL = 3
     FTOL_XTOL = 4
     HESSIAN = 5
+    AT_A_LIMIT = 6
 
     @property
     def message(self) -> str:
@@ -66,6 +68,10 @@ _MESSAGES = {
         "A minimum by its exact second derivatives; the Jacobian alone, which is "
         "singular or nearly so here, does not show it."
     ),
+    Status.AT_A_LIMIT: (
+        "The cost has come to its limit in a valley towards infinitely large "
+        "parameters, which the data do not determine."
+    ),
 }
 
 
@@ -74,4 +80,5 @@ _OF_SCIPY = {
     Status.AT_A_KINK: 0,
     Status.LEFT_THE_DATA: 0,
     Status.HESSIAN: 1,
+    Status.AT_A_LIMIT: 2,
 }

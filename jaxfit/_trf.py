@@ -286,7 +286,9 @@ class TRF(eqx.Module):
         )
 
         rank = model.subproblem.newton.rank
-        known = jnp.where(first, rank, state.rank)
+        # What the data determine shows where no bound bends the space.
+        bent = jnp.asarray(False) if c is None else ~every(c == 0)
+        known = jnp.where((state.rank == 0) & ~bent, rank, state.rank)
         left = ~every(~visible.fallen) | ((known == len(x)) & (rank < known))
         left &= r_norm > visible.rounding
         shown = self._certified(
@@ -307,9 +309,12 @@ class TRF(eqx.Module):
         if self.x_scale is None:
             shown &= (rank == len(x)) | ~is_stale(inv_scale, norms)
 
-        # Where there are no derivatives the last step was too long.
+        # Where there are no derivatives the last step was too long; but for one that
+        # could hardly have been shorter.
         finite = is_finite(lin)
-        back = ~finite & ~first & ~every(state.before == x)
+        hardly = float(jnp.finfo(x.dtype).eps) ** (2 / 3)
+        far = state.step_norm > hardly * norm(state.before * state.inv_scale)
+        back = ~finite & ~first & ~every(state.before == x) & far
         failed = jnp.where(first, Status.NONFINITE_START, Status.NONFINITE_JACOBIAN)
         converged = cosine <= self._tol(self.gtol, 0.75, x)
         if self.atol is not None:
@@ -320,8 +325,9 @@ class TRF(eqx.Module):
         # What a tolerance proposes the certificate confirms; or the fit starts anew
         # from here, with the scales of here and a long radius.
         doubtful = (status > 0) & ~shown & finite
-        restarts = jnp.where(cost < 0.9 * state.anchor, 0, state.restarts)
-        again = doubtful & (restarts < _RESTARTS)
+        gained = finite & (cost < 0.9 * state.anchor)
+        restarts = jnp.where(gained, 0, state.restarts)
+        again = doubtful & (restarts < _RESTARTS) & ~every(g == 0)
         why = jnp.where(left, Status.LEFT_THE_DATA, Status.STALLED)
         status = jnp.where(doubtful, jnp.where(again, Status.RUNNING, why), status)
         status = jnp.where(finite, status, jnp.where(back, Status.RUNNING, failed))

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.optimize import OptimizeWarning
 
 import jaxfit
 from jaxfit import TRF, Problem, Status, curve_fit, least_squares, solve
 from jaxfit._nonfinite import first_in_rows
-from jaxfit._second_opinion import is_minimum, second_opinion
+from jaxfit._second_opinion import is_limit, is_minimum, second_opinion
 
 
 ORDER = np.arange(1, 11)
@@ -224,3 +225,36 @@ def test_a_minimum_to_which_a_column_vanishes():
     done = least_squares(residual, [3.0, 1.0])
     assert (done.outcome, done.status) == (Status.HESSIAN, 1)
     np.testing.assert_allclose(done.x, 0, atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 4])
+@pytest.mark.parametrize("unit", [1.0, 1e-12])
+def test_a_valley_to_infinity_that_falls_no_more(seed, unit):
+    # A power law with noise bends the wrong way for a log-logistic curve with a lower
+    # end, c: the cost falls for as long as c and e grow, to that of the power law.
+    x = np.repeat([0.0, 1.0, 2.0, 4.0, 8.0, 16.0], 8)
+    noise = np.random.default_rng(seed).standard_normal(x.size)
+    y = unit * (3 - 0.02 * x**1.6 + 0.4 * noise)
+
+    def model(x, b, c, d, e):
+        return c + (d - c) / (1 + (x / e) ** b)
+
+    with pytest.warns(OptimizeWarning, match="do not determine .*c.*e"):
+        fit = curve_fit(model, x, y, [1.0, y.min(), y.max(), 4.0])
+    assert fit.outcome == Status.AT_A_LIMIT and fit.success and fit.status == 2
+    assert np.isinf(fit.pcov).all() and "limit" in fit.message
+    assert {"c", "e"} <= set(fit.undetermined) and np.isfinite(fit.perr[2])
+    best = curve_fit(
+        lambda x, d, k, b: d - k * x**b, x, y, [3 * unit, 0.02 * unit, 1.5]
+    )
+    np.testing.assert_allclose(fit.cost, best.cost, rtol=1e-6)
+
+
+def test_a_valley_that_still_falls_is_at_no_limit():
+    # Towards x = inf the cost falls from 1 + 0.1 to 1.
+    def residual(x, _):
+        return jnp.stack([1.0 + 0 * x[0], jnp.sqrt(0.2) * jnp.exp(-x[0] / 50)])
+
+    problem = Problem(residual, jnp.array([10.0]))
+    solution = solve(problem, TRF(max_steps=1))
+    assert not is_limit(problem, TRF(), solution)
