@@ -68,8 +68,9 @@ class BatchSolution(Counted):
         """The standard errors, the roots of the diagonals of `covariance`."""
         half, lost = self._half()
         i = np.arange(self.num_params)
-        factor = self._variance(scaled)[:, None]
-        known = jnp.sqrt(half[:, i * (i + 3) // 2] * factor)
+        # Roots first: the product may be below the smallest number.
+        factor = jnp.sqrt(self._variance(scaled))[:, None]
+        known = jnp.sqrt(half[:, i * (i + 3) // 2]) * factor
         return jnp.where(lost & jnp.isfinite(factor), jnp.inf, known)
 
     @property

@@ -20,7 +20,7 @@ from ._nonfinite import (
 )
 from ._programs import Timing
 from ._result import Solution
-from ._scipy_options import message, outside
+from ._scipy_options import message, outside, underflow
 from ._status import Status
 
 
@@ -53,12 +53,15 @@ def result_of(
     covariance = _covariance(call, outcome, dof, absolute_sigma)
     lost = tuple(names[free[i]] for i in np.flatnonzero(outcome.directions.lost))
     bad = bool(lost) or (dof <= 0 and not absolute_sigma)
-    pcov = np.full_like(covariance, np.inf) if bad else covariance
     if hopeless:
-        covariance = pcov = np.full_like(covariance, np.nan)
+        covariance = np.full_like(covariance, np.nan)
+    perr = np.sqrt(np.diag(covariance)).astype(call.p0.dtype)
+    covariance = covariance.astype(call.p0.dtype)
+    pcov = np.full_like(covariance, np.inf) if bad and not hopeless else covariance
     everything = np.zeros(n, int)
     everything[free] = outcome.active_mask
     says = message(outcome.counts, call.options.get("max_nfev"))
+    says += underflow(status, float(outcome.cost), call.p0.dtype)
     if status == Status.NONFINITE_JACOBIAN:
         says = f"{says} There {_where_not_finite(call, popt)}"
     by_differences = Differenced(0, None)
@@ -68,7 +71,7 @@ def result_of(
         "popt": popt,
         "pcov": pcov,
         "names": names,
-        "perr": np.sqrt(np.diag(covariance)),
+        "perr": perr,
         "covariance": covariance,
         "undetermined": lost,
         "fixed": fixed,
@@ -115,11 +118,13 @@ def _covariance(
     ways, scale = outcome.directions, 1.0
     if not absolute_sigma:
         scale = 2 * float(outcome.cost) / dof if dof > 0 else np.nan
-    some = ways.determined.T @ ways.determined * scale
+    # In double precision: squares of errors may be below the smallest number.
+    root = np.asarray(ways.determined, float)
+    some = root.T @ root * scale
     some[ways.lost], some[:, ways.lost] = np.nan, np.nan
     some[ways.lost, ways.lost] = np.inf
     n, free = call.p0.size, list(call.start.free)
-    covariance = np.zeros((n, n), call.p0.dtype)
+    covariance = np.zeros((n, n))
     covariance[np.ix_(free, free)] = some
     return covariance
 

@@ -54,6 +54,7 @@ from ._scipy_options import (
     read_max_nfev,
     read_tolerances,
     read_x_scale,
+    underflow,
     unjitted,
     with_jacobian,
 )
@@ -421,10 +422,12 @@ def _result(
     status = Status(status)
     fun = np.asarray(fun)
     says = message(outcome.counts, max_nfev)
+    says += underflow(status, float(outcome.cost), outcome.x.dtype)
     if status in (Status.NONFINITE_START, Status.NONFINITE_JACOBIAN):
-        where = _where_not_finite(first_in_rows(fun, jac), outcome.x, jac_name)
-        if status == Status.NONFINITE_START:
-            where = where.replace("fun(x)", "fun(x0)")
+        at_start = status == Status.NONFINITE_START
+        spot, point = first_in_rows(fun, jac), "x0" if at_start else "x"
+        where = _where_not_finite(spot, outcome.x, point, jac_name)
+        if at_start:
             raise ValueError(f"Residuals are not finite in the initial point: {where}.")
         says = f"{says} There {where}."
     return OptimizeResult(
@@ -448,13 +451,15 @@ def _result(
     )
 
 
-def _where_not_finite(spot: Spot | None, x: Any, jac_name: str | None) -> str:
-    """What is not finite at x, in which row, and by which parameter."""
+def _where_not_finite(
+    spot: Spot | None, x: Any, point: str, jac_name: str | None
+) -> str:
+    """What is not finite at x, called `point`, in which row, and by which parameter."""
     at = f"with {with_params([f'x[{i}]' for i in range(len(x))], x)}"
     if spot is None:
         return f"the Jacobian or the sum of squares is not finite, {at}"
     if spot.param is None:
-        return f"fun(x) is {spot.value} at index {spot.row}, {at}"
+        return f"fun({point}) is {spot.value} at index {spot.row}, {at}"
     what = "the derivative of fun" if jac_name is None else jac_name
     return f"{what} by {spot.param} is {spot.value} at index {spot.row}, {at}"
 

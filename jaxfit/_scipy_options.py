@@ -379,6 +379,17 @@ def message(counts: Any, max_nfev: int | None) -> str:
     return Status(status).message
 
 
+def underflow(status: Status, cost: float, dtype: Any) -> str:
+    """What to add where a fit failed whose squares are near the smallest number."""
+    info = np.finfo(dtype)
+    if status not in (Status.STALLED, Status.AT_A_KINK) or cost >= info.tiny / info.eps:
+        return ""
+    return (
+        f" The sum of squares, {2 * cost:.2g}, is hardly a number of {info.dtype}: fit "
+        "in other units" + (", or in double precision." if info.bits < 64 else ".")
+    )
+
+
 def unjitted(fn: Callable) -> Callable:
     """What the user wrapped in `jax.jit` or equinox's: a trace outlives changes."""
     while hasattr(fn, "lower") and hasattr(fn, "__wrapped__"):

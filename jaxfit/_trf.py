@@ -301,10 +301,17 @@ class TRF(eqx.Module):
             r_norm,
         )
         shown |= (state.num_rows <= rank) & is_flat(cosine, self._gtol)
-        # What was a number and underflows is 0, in any unit.
-        tiny = float(jnp.finfo(x.dtype).tiny)
+        # What was a number and underflows is 0, in any unit; what never could be told
+        # from 0 shows nothing, and has no variance.
+        info = jnp.finfo(x.dtype)
+        tiny, rounding = float(info.tiny), (64 * float(info.eps)) ** 2
         highest = jnp.where(first, cost, state.highest)
         shown |= (cost < tiny) & (highest > tiny**0.5)
+        shown &= (
+            (cost >= 64 * tiny * state.num_rows)
+            | (highest * rounding >= tiny)
+            | (highest == 0)
+        )
         shown &= ~left & every(~waiting)
         if self.x_scale is None:
             shown &= (rank == len(x)) | ~is_stale(inv_scale, norms)

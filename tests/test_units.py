@@ -203,3 +203,19 @@ def test_every_subset_of_parameters_can_be_held(held, door):
     errors = np.sqrt(np.diag(np.linalg.inv(slopes.T @ slopes)) * variance)
     np.testing.assert_allclose(perr[~fixed], errors, 1e-6)
     assert np.all(np.abs(step) < 1e-3 * errors)
+
+
+@pytest.mark.parametrize("unit", [1e-17, 3e-18, 1e-20, 1e-30])
+def test_squares_below_the_smallest_number_are_told(unit):
+    x = np.linspace(0, 4, 50, dtype=np.float32)
+    noise = np.random.default_rng(0).standard_normal(50)
+    y = (unit * (2 * np.exp(-1.3 * x) + 0.5 + 0.01 * noise)).astype(np.float32)
+
+    def model(x, a, b, c):
+        return a * jnp.exp(-b * x) + c
+
+    start = [2 * unit, 1.0, unit]
+    with pytest.raises(FitError, match="hardly a number of float32.*double"):
+        curve_fit(model, jnp.asarray(x), jnp.asarray(y), start)
+    batch = curve_fit_batch(model, jnp.asarray(x), jnp.asarray(y)[None], start)
+    assert not batch.success.any()
