@@ -68,9 +68,12 @@ class BatchSolution(Counted):
         """The standard errors, the roots of the diagonals of `covariance`."""
         half, lost = self._half()
         i = np.arange(self.num_params)
-        # Roots first: the product may be below the smallest number.
-        factor = jnp.sqrt(self._variance(scaled))[:, None]
-        known = jnp.sqrt(half[:, i * (i + 3) // 2]) * factor
+        factor, of_unit = self._variance(scaled)[:, None], half[:, i * (i + 3) // 2]
+        variance = of_unit * factor
+        # Where the product is below the smallest number its factors are not.
+        small = variance < jnp.finfo(half.dtype).tiny
+        roots = jnp.sqrt(of_unit) * jnp.sqrt(factor)
+        known = jnp.where(small, roots, jnp.sqrt(variance))
         return jnp.where(lost & jnp.isfinite(factor), jnp.inf, known)
 
     @property

@@ -11,10 +11,8 @@ from jaxtyping import Array, Bool, Float
 
 from ._elimination import solve_shifted
 from ._linearise import Columns, Products
-from ._pack import stack_scalars
 from ._small import diagonal, matvec
 from ._subproblem import Newton, solve_secular
-from ._varying import alike
 
 
 class LaneModel(eqx.Module):
@@ -26,17 +24,8 @@ class LaneModel(eqx.Module):
 
     @staticmethod
     def of_matrix(b: Float[Array, "n n l"], g: Float[Array, "n l"]) -> "LaneModel":
-        # A loop of one turn, of which the compiler does not know that: what does not
-        # leave a loop it computes anew for everyone who asks.
-        def turn(carry):
-            p, slope, rank = solve_shifted(b, g, jnp.zeros_like(g[0]))
-            ended = alike(jnp.array(False), g)
-            return ended, p, stack_scalars([slope, rank], g.dtype)
-
-        start = jnp.any(g == g), jnp.zeros_like(g), jnp.zeros((2, *g[0].shape), g.dtype)
-        start = alike(start, g)
-        _, p, (slope, rank) = jax.lax.while_loop(lambda carry: carry[0], turn, start)
-        return LaneModel(b, g, Newton(p, slope, rank.astype(jnp.int32)))
+        p, slope, rank = solve_shifted(b, g, jnp.zeros_like(g[0]))
+        return LaneModel(b, g, Newton(p, slope, rank))
 
     def product(self, s: Float[Array, "n l"]) -> Float[Array, "n l"]:
         return matvec(self.matrix, s)

@@ -22,12 +22,13 @@ from ._elimination import inverse_of
 from ._lane_data import LaneData
 from ._lane_gram import LaneGram
 from ._linearise import is_finite
+from ._once import once
 from ._problem import Problem
 from ._reflect import Step
 from ._small import every
 from ._state import State
 from ._status import Status
-from ._trf import TRF
+from ._trf import TRF, View
 
 
 class Fits(eqx.Module):
@@ -56,29 +57,13 @@ class Lockstep:
 
     def advance(self, problems: Problem, fits: Fits) -> Fits:
         """One step of every lane that is not closed."""
-        bounds = self.data.stack.bounds(problems)
+        bounds, solver = self.data.stack.bounds(problems), self.solver
         old, trial, step = fits.state, fits.trial, fits.step
         assert trial is not None and step is not None
-        solver = self.solver
-        lin = self.data.linearise(problems, trial)
-        first = old.fresh
-        # A point without derivatives is none to go on from.
-        cost = jnp.where(is_finite(lin), lin.cost, jnp.inf)
-        judged, accepted = solver.judge(old, trial, step, cost)
-        state = where(first, old, solver.finish(judged))
-        lin = where(first | accepted, lin, old.lin)
-        # Where a fit ends without having moved, the linearisation is known already.
-        still = ~first & every(state.x == old.x)
-        still &= state.status != Status.RUNNING
-        njev = old.njev
-        state, model = solver.prepare(state, lin, bounds)
-        state = dataclasses.replace(state, njev=jnp.where(still, njev, state.njev))
-        if solver.max_nfev is not None:
-            spent = (state.status == Status.RUNNING) & (state.nfev >= solver.max_nfev)
-            status = jnp.where(spent, Status.MAX_STEPS, state.status)
-            status = status.astype(state.status.dtype)
-            closed = state.closed | spent
-            state = dataclasses.replace(state, status=status, closed=closed)
+        seen = self.data.linearise(problems, trial)
+        state, lin = once(self._judged, old.nfev, old, trial, step, seen)
+        view, model = once(solver.look, old.nfev, state, lin, bounds)
+        state = once(self._decided, old.nfev, old, state, lin, view)
         # A lane without a fit proposes to stay: it asks nothing of the others.
         model = eqx.tree_at(
             lambda model: (
@@ -91,6 +76,30 @@ class Lockstep:
         )
         trial, step = solver.propose(state, model, bounds)
         return Fits(where(old.closed, old, state), trial, step)
+
+    def _judged(
+        self, old: State, trial: Array, step: Step, seen: LaneGram
+    ) -> tuple[State, LaneGram]:
+        """The states after their trials, and the linearisations where they are then."""
+        # A point without derivatives is none to go on from.
+        cost = jnp.where(is_finite(seen), seen.cost, jnp.inf)
+        judged, accepted = self.solver.judge(old, trial, step, cost)
+        state = where(old.fresh, old, self.solver.finish(judged))
+        return state, where(old.fresh | accepted, seen, old.lin)
+
+    def _decided(self, old: State, state: State, lin: LaneGram, view: View) -> State:
+        """The states after a look at the linearisations."""
+        new = self.solver.decide(state, lin, view)
+        # Where a fit ends without having moved, the linearisation is known already.
+        still = ~old.fresh & every(state.x == old.x)
+        still &= state.status != Status.RUNNING
+        new = dataclasses.replace(new, njev=jnp.where(still, old.njev, new.njev))
+        if self.solver.max_nfev is None:
+            return new
+        spent = (new.status == Status.RUNNING) & (new.nfev >= self.solver.max_nfev)
+        status = jnp.where(spent, Status.MAX_STEPS, new.status)
+        status, closed = status.astype(new.status.dtype), new.closed | spent
+        return dataclasses.replace(new, status=status, closed=closed)
 
     def inverse(
         self, state: State, fixed: Bool[Array, "n l"] | None

@@ -21,7 +21,7 @@ every array has an axis of lanes behind its own, x is (n, lanes) (see `_lanes`).
 import copy
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -55,6 +55,22 @@ _LATER_FACTOR = 100
 
 
 LinearSolver = Literal["auto", "qr", "gram", "matrix_free"]
+
+
+class View(NamedTuple):
+    """What a linearisation shows of the point where it was made."""
+
+    inv_scale: Vector
+    steepest: Vector
+    optimality: Scalar
+    size: Scalar  # length of the point, to make a radius of
+    rank: Count
+    highest: Scalar
+    finite: Flag
+    flat: Flag  # whether a tolerance of the gradient proposes to stop
+    shown: Flag  # whether the certificate confirms a minimum
+    left: Flag  # whether the fit has left the data
+    idle: Flag  # whether there is no way to go from here
 
 
 class TRF(eqx.Module):
@@ -253,6 +269,13 @@ class TRF(eqx.Module):
         A fit that has ended passes here once more, to know its solution's
         linearisation; that closes it.
         """
+        view, model = self.look(state, lin, bounds)
+        return self.decide(state, lin, view), model
+
+    def look(
+        self, state: State, lin: Linearisation, bounds: Bounds | None
+    ) -> tuple[View, Model]:
+        """What the linearisation at x shows, and the model of the cost there."""
         x, g, cost = state.x, lin.grad, lin.cost
         first, fresh = state.njev == 0, state.fresh
         norms, r_norm = lin.column_norms, jnp.sqrt(2 * cost)
@@ -315,18 +338,42 @@ class TRF(eqx.Module):
         shown &= ~left & every(~waiting)
         if self.x_scale is None:
             shown &= (rank == len(x)) | ~is_stale(inv_scale, norms)
+        flat = cosine <= self._tol(self.gtol, 0.75, x)
+        if self.atol is not None:
+            flat |= optimality <= self.atol
 
+        # The first radius is made of the start's own length; a start at 0 has none, and
+        # takes that of the residual, the length of a Gauss-Newton step on unit columns.
+        # A step that is rounding of that would show nothing (see `judge`).
+        size = norm(x / jnp.where(d > 0, d, jnp.inf))
+        least = 128 * float(info.eps) * safe_norm
+        size = jnp.where(size > 0, jnp.maximum(size, least), safe_norm)
+        view = View(
+            inv_scale=inv_scale,
+            steepest=steepest,
+            optimality=optimality,
+            size=size,
+            rank=known,
+            highest=highest,
+            finite=is_finite(lin),
+            flat=flat,
+            shown=shown,
+            left=left,
+            idle=every(g == 0),
+        )
+        return view, model
+
+    def decide(self, state: State, lin: Linearisation, view: View) -> State:
+        """Whether the fit has ended at x, begins anew there, or steps back."""
+        x, cost, shown, finite = state.x, lin.cost, view.shown, view.finite
+        first, fresh = state.njev == 0, state.fresh
         # Where there are no derivatives the last step was too long; but for one that
         # could hardly have been shorter.
-        finite = is_finite(lin)
         hardly = float(jnp.finfo(x.dtype).eps) ** (2 / 3)
         far = state.step_norm > hardly * norm(state.before * state.inv_scale)
         back = ~finite & ~first & ~every(state.before == x) & far
         failed = jnp.where(first, Status.NONFINITE_START, Status.NONFINITE_JACOBIAN)
-        converged = cosine <= self._tol(self.gtol, 0.75, x)
-        if self.atol is not None:
-            converged |= optimality <= self.atol
-        converged &= first | ~fresh | shown  # a new start takes a step
+        converged = view.flat & (first | ~fresh | shown)  # a new start takes a step
         running = state.status == Status.RUNNING
         status = jnp.where(running & converged, Status.GTOL, state.status)
         # What a tolerance proposes the certificate confirms; or the fit starts anew
@@ -334,30 +381,25 @@ class TRF(eqx.Module):
         doubtful = (status > 0) & ~shown & finite
         gained = finite & (cost < 0.9 * state.anchor)
         restarts = jnp.where(gained, 0, state.restarts)
-        again = doubtful & (restarts < _RESTARTS) & ~every(g == 0)
-        why = jnp.where(left, Status.LEFT_THE_DATA, Status.STALLED)
+        again = doubtful & (restarts < _RESTARTS) & ~view.idle
+        why = jnp.where(view.left, Status.LEFT_THE_DATA, Status.STALLED)
         status = jnp.where(doubtful, jnp.where(again, Status.RUNNING, why), status)
         status = jnp.where(finite, status, jnp.where(back, Status.RUNNING, failed))
 
-        # The first radius is made of the start's own length; a start at 0 has none, and
-        # takes that of the residual, the length of a Gauss-Newton step on unit columns.
-        # A step that is rounding of that would show nothing (see `judge`).
-        size = norm(x / jnp.where(d > 0, d, jnp.inf))
-        least = 128 * float(jnp.finfo(x.dtype).eps) * safe_norm
-        size = jnp.where(size > 0, jnp.maximum(size, least), safe_norm)
-        radius = size * jnp.where(restarts > 0, _LATER_FACTOR, self.factor)
+        radius = view.size * jnp.where(restarts > 0, _LATER_FACTOR, self.factor)
         radius = jnp.where(fresh, radius, state.radius)
+        tiny = float(jnp.finfo(x.dtype).tiny)
         shorter = jnp.maximum(0.25 * state.step_norm, tiny)
         radius = jnp.where(back, jnp.minimum(radius, shorter), radius)
         going = (status == Status.RUNNING) & ~again & ~back
-        state = dataclasses.replace(
+        return dataclasses.replace(
             state,
             x=jnp.where(back, state.before, x),
-            inv_scale=jnp.where(back, state.inv_scale, inv_scale),
-            steepest=jnp.where(back, state.steepest, steepest),
+            inv_scale=jnp.where(back, state.inv_scale, view.inv_scale),
+            steepest=jnp.where(back, state.steepest, view.steepest),
             lin=lin.summary(),
             cost=cost,
-            optimality=optimality,
+            optimality=view.optimality,
             radius=jnp.where(again, 0, radius),
             step_norm=jnp.zeros_like(cost),
             num_steps=state.num_steps + going.astype(jnp.int32),
@@ -369,10 +411,9 @@ class TRF(eqx.Module):
             idle=jnp.where(again, 0, state.idle),
             restarts=restarts + again.astype(jnp.int32),
             anchor=jnp.where(again, cost, state.anchor),
-            rank=known,
-            highest=highest,
+            rank=view.rank,
+            highest=view.highest,
         )
-        return state, model
 
     def _certified(
         self,

@@ -22,6 +22,7 @@ PACKAGE = ROOT / "jaxfit"
 LAYERS = [
     "_types",
     "_varying",
+    "_once",
     "_check",
     "_machine",
     "_budget",
