@@ -215,7 +215,7 @@ def test_squares_below_the_smallest_number_are_told(unit):
         return a * jnp.exp(-b * x) + c
 
     start = [2 * unit, 1.0, unit]
-    with pytest.raises(FitError, match="hardly a number of float32.*double"):
+    with pytest.raises(FitError, match=r"hardly a number of float32.*double"):
         curve_fit(model, jnp.asarray(x), jnp.asarray(y), start)
     batch = curve_fit_batch(model, jnp.asarray(x), jnp.asarray(y)[None], start)
     assert not batch.success.any()
