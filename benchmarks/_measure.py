@@ -80,10 +80,11 @@ def interleave(
     return Timings(times)
 
 
-def fresh(module: str, function: str, *args: Any) -> Any:
+def fresh(module: str, function: str, *args: Any, **variables: str) -> Any:
     """What `module.function(*args)` returns in a new process that computes in float64.
 
-    The module is a file of this folder; arguments and result must be JSON.
+    The module is a file of this folder; arguments and result must be JSON. `variables`
+    are set in the environment.
     """
     code = (
         f"import json, {module}; "
@@ -96,6 +97,7 @@ def fresh(module: str, function: str, *args: Any) -> Any:
         "PYTHONPATH": os.pathsep.join(paths),
         "JAX_ENABLE_X64": "1",
         "JAX_ENABLE_COMPILATION_CACHE": "0",
+        **variables,
     }
     done = subprocess.run(
         [sys.executable, "-c", code],
