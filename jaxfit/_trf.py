@@ -381,7 +381,8 @@ class TRF(eqx.Module):
         doubtful = (status > 0) & ~shown & finite
         gained = finite & (cost < 0.9 * state.anchor)
         restarts = jnp.where(gained, 0, state.restarts)
-        again = doubtful & (restarts < _RESTARTS) & ~view.idle
+        # Where there is no way to go new scales may show a minimum, but only once.
+        again = doubtful & (restarts < jnp.where(view.idle, 1, _RESTARTS))
         why = jnp.where(view.left, Status.LEFT_THE_DATA, Status.STALLED)
         status = jnp.where(doubtful, jnp.where(again, Status.RUNNING, why), status)
         status = jnp.where(finite, status, jnp.where(back, Status.RUNNING, failed))

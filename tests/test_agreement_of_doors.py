@@ -152,6 +152,10 @@ def test_all_doors_lead_to_the_same_answer(name, oddity):
     for door in DOORS:
         found, its_cost, its_status, its_errors = door(name, y, start, bounds)
         says = f"{door.__name__}: {its_status}, solve: {Status(int(status)).name}"
+        if door is by_least_squares and its_status > 0 >= status:
+            # It tries SciPy's scale before it gives up.
+            assert its_cost < cost, says
+            continue
         assert (its_status > 0) == bool(status > 0), says
         if status <= 0:
             continue
