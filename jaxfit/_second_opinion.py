@@ -132,8 +132,10 @@ def is_limit(problem: Problem, solver: TRF, solution: Solution) -> bool:
         return False
     free = ~_held(problem, solution, x, grad, h)
     slopes, curved = (grad * size)[free], (h * np.outer(size, size))[np.ix_(free, free)]
+    # What is not symmetric of the differences tells how exact they are.
+    noise = np.linalg.norm(curved - curved.T)
     lam, basis = np.linalg.eigh((curved + curved.T) / 2)
-    lam = np.where(np.abs(lam) > 64 * eps ** (2 / 3) * np.abs(lam[-1:]), lam, 0)
+    lam = np.where(np.abs(lam) > noise, lam, 0)
     slopes = np.abs(slopes @ basis)
     inside = slopes <= lam
     within = slopes**2 / np.where(inside & (lam > 0), 2 * lam, 1)
