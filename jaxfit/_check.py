@@ -43,6 +43,16 @@ def check_tolerance(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be finite and not negative, got {value!r}.")
 
 
+def check_positive(name: str, value: Any) -> None:
+    """Refuse what is no positive finite number; tracers pass."""
+    if isinstance(value, Tracer):
+        return
+    if value is None or isinstance(value, str | bool) or np.ndim(value):
+        raise TypeError(f"`{name}` must be a number, got {value!r}.")
+    if not 0 < float(value) < math.inf:
+        raise ValueError(f"`{name}` must be positive and finite, got {value!r}.")
+
+
 def is_concrete(tree) -> bool:
     """Whether all values can be looked at from here.
 

@@ -13,6 +13,7 @@ from ._linearise import Triangle
 from ._nonfinite import (
     Differenced,
     Spot,
+    beside,
     differenced,
     first_spot,
     place,
@@ -63,7 +64,7 @@ def result_of(
     says = message(outcome.counts, call.options.get("max_nfev"))
     says += underflow(status, float(outcome.cost), call.p0.dtype)
     if status == Status.NONFINITE_JACOBIAN:
-        says = f"{says} There {_where_not_finite(call, popt)}"
+        says = f"{says} There {_where_not_finite_beside(call, popt)}"
     by_differences = Differenced(0, None)
     if bool(solution.differenced) and status >= 0:
         by_differences = _found_differences(call, popt)
@@ -186,6 +187,16 @@ def _where_not_finite(call: Call, p: np.ndarray) -> str:
         "leaves out data that are not finite; other units help where squares are "
         "beyond the largest number."
     )
+
+
+def _where_not_finite_beside(call: Call, p: np.ndarray) -> str:
+    """The same at p or, where steps lead to it from p, beside it."""
+    free = np.isin(np.arange(p.size), call.start.free)
+    for point in beside(p):
+        moved = np.where(free, point, p)
+        if _first_spot(call, moved) or _found_differences(call, moved).rows:
+            return _where_not_finite(call, moved)
+    return _where_not_finite(call, p)
 
 
 def _first_spot(call: Call, p: np.ndarray) -> Spot | None:

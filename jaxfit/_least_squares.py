@@ -28,7 +28,7 @@ from ._host import (
     traced_or_hosted,
 )
 from ._masked import read_mask
-from ._nonfinite import Spot, first_in_rows, with_params
+from ._nonfinite import Spot, beside, first_in_rows, with_params
 from ._objective import Objective
 from ._precision import precision
 from ._problem import Problem
@@ -186,6 +186,7 @@ def least_squares(
                 f"`jac_sparsity` has wrong shape: {np.shape(jac_sparsity)} for a "
                 f"Jacobian of shape {shape}."
             )
+        spot = _first_spot(done, *call)
         count = kept[1][0].size if mask is None else int(mask.sum())
         if method == "lm" and count < n:
             raise ValueError(
@@ -195,9 +196,8 @@ def least_squares(
         if kept[1][1] is None:
             operator = _operator(_problem(residual, loss_of, given), kept[0])
             kept = kept[0], (kept[1][0], operator)
-    result = _result(
-        kept, outcome, timing, max_nfev, "`jac`" if callable(jac) else None
-    )
+    jac_name = "`jac`" if callable(jac) else None
+    result = _result(kept, outcome, timing, max_nfev, spot, jac_name)
     if matrix_of(jac) == "sparse" and isinstance(result.jac, np.ndarray):
         from scipy.sparse import csr_array
 
@@ -369,6 +369,28 @@ def _watched(residual, jacobian, solver, loss, given, watching: Watching):
     return (solution, rows), outcome, Timing(0.0, time.perf_counter() - begin)
 
 
+def _first_spot(done, residual, jacobian, solver, loss, given) -> Spot | None:
+    """Where a fit met what is not finite: at its end or, if steps lead there, beside.
+
+    None where it met nothing, or no rows tell where.
+    """
+    (_, rows), outcome, _ = done
+    status = outcome.counts[0]
+    if status not in (Status.NONFINITE_START, Status.NONFINITE_JACOBIAN):
+        return None
+    spot = first_in_rows(np.asarray(rows[0]), rows[1])
+    if spot is not None or status == Status.NONFINITE_START:
+        return spot
+    problem = _problem(residual, loss, given)
+    solver = with_jacobian(solver, jacobian)
+    for x in beside(np.asarray(outcome.x)):
+        r, j = _rows(problem, solver, jnp.asarray(x))
+        spot = first_in_rows(np.asarray(r), j)
+        if spot is not None:
+            break
+    return spot
+
+
 def _reviewed(done, residual, jacobian, solver, loss, given):
     """A fit that is done, after a closer look at one without a certificate."""
     (solution, rows), outcome, timing = done
@@ -413,7 +435,12 @@ def _rescaled(done, residual, jacobian, solver, loss, given):
 
 
 def _result(
-    kept, outcome: _Outcome, timing: Timing, max_nfev: int | None, jac_name: str | None
+    kept,
+    outcome: _Outcome,
+    timing: Timing,
+    max_nfev: int | None,
+    spot: Spot | None,
+    jac_name: str | None,
 ) -> Any:
     from scipy.optimize import OptimizeResult
 
@@ -425,7 +452,7 @@ def _result(
     says += underflow(status, float(outcome.cost), outcome.x.dtype)
     if status in (Status.NONFINITE_START, Status.NONFINITE_JACOBIAN):
         at_start = status == Status.NONFINITE_START
-        spot, point = first_in_rows(fun, jac), "x0" if at_start else "x"
+        point = "x0" if at_start else "x"
         where = _where_not_finite(spot, outcome.x, point, jac_name)
         if at_start:
             raise ValueError(f"Residuals are not finite in the initial point: {where}.")

@@ -4,7 +4,7 @@ What is told of a fit that could not start or go on, and of one that went on wit
 differences in the place of derivatives.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -41,6 +41,15 @@ def first_spot(predictor: Predictor, data: dict[str, Any], names: Any) -> Spot |
             if bad.any():
                 return _spot(leaf, bad, data["xdata"], predictor, by)
     return None
+
+
+def beside(p: np.ndarray) -> Iterator[np.ndarray]:
+    """A point, and those around it to which the shortest steps may lead."""
+    yield p
+    length = np.cbrt(np.finfo(p.dtype).eps) * np.where(p == 0, 1, np.abs(p))
+    for i in range(p.size):
+        for side in (-1, 1):
+            yield p + side * length * (np.arange(p.size) == i)
 
 
 def first_in_rows(fun: np.ndarray, jac: Any) -> Spot | None:

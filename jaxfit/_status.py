@@ -55,7 +55,7 @@ _MESSAGES = {
         "they determined at the start."
     ),
     Status.INFEASIBLE_START: "The start is outside its bounds.",
-    Status.NONFINITE_JACOBIAN: "The Jacobian is not finite at an accepted point.",
+    Status.NONFINITE_JACOBIAN: "The Jacobian is not finite where short steps lead.",
     Status.NONFINITE_START: "The residual or its Jacobian is not finite at the start.",
     Status.TOO_FEW_DATA: "There are fewer data than free parameters, or none.",
     Status.STOPPED: "Stopped because `callback` raised `StopIteration` or gave True.",

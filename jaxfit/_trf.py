@@ -26,13 +26,18 @@ from typing import Any, Literal, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike
 
 from ._bounds import Bounds
 from ._certificate import OFFSET, Visible, certified, is_flat, is_stale
-from ._check import check_tolerance, is_concrete, one_of, positive_int
+from ._check import (
+    check_positive,
+    check_tolerance,
+    is_concrete,
+    one_of,
+    positive_int,
+)
 from ._function import Function
 from ._linearise import Linearisation, is_finite
 from ._pack import packing
@@ -180,8 +185,7 @@ class TRF(eqx.Module):
         elif chunk_size is not None:
             chunk_size = positive_int("chunk_size", chunk_size)
         self.chunk_size = chunk_size
-        if is_concrete(factor) and not 0 < np.asarray(factor, float) < np.inf:
-            raise ValueError(f"`factor` must be positive and finite, got {factor!r}.")
+        check_positive("factor", factor)
         self.factor = factor
         self.x_scale = _x_scale(x_scale)
         self.linear_solver = one_of("linear_solver", linear_solver, LinearSolver)
@@ -367,11 +371,12 @@ class TRF(eqx.Module):
         """Whether the fit has ended at x, begins anew there, or steps back."""
         x, cost, shown, finite = state.x, lin.cost, view.shown, view.finite
         first, fresh = state.njev == 0, state.fresh
-        # Where there are no derivatives the last step was too long; but for one that
-        # could hardly have been shorter.
+        # Where there are no derivatives the last step was too long. It is taken back,
+        # and one that could hardly have been shorter ends the fit.
+        taken_back = ~finite & ~first & ~every(state.before == x)
         hardly = float(jnp.finfo(x.dtype).eps) ** (2 / 3)
         far = state.step_norm > hardly * norm(state.before * state.inv_scale)
-        back = ~finite & ~first & ~every(state.before == x) & far
+        back = taken_back & far
         failed = jnp.where(first, Status.NONFINITE_START, Status.NONFINITE_JACOBIAN)
         converged = view.flat & (first | ~fresh | shown)  # a new start takes a step
         running = state.status == Status.RUNNING
@@ -395,9 +400,9 @@ class TRF(eqx.Module):
         going = (status == Status.RUNNING) & ~again & ~back
         return dataclasses.replace(
             state,
-            x=jnp.where(back, state.before, x),
-            inv_scale=jnp.where(back, state.inv_scale, view.inv_scale),
-            steepest=jnp.where(back, state.steepest, view.steepest),
+            x=jnp.where(taken_back, state.before, x),
+            inv_scale=jnp.where(taken_back, state.inv_scale, view.inv_scale),
+            steepest=jnp.where(taken_back, state.steepest, view.steepest),
             lin=lin.summary(),
             cost=cost,
             optimality=view.optimality,
@@ -407,7 +412,7 @@ class TRF(eqx.Module):
             nfev=state.nfev + first.astype(jnp.int32),
             njev=state.njev + 1,
             status=status.astype(state.status.dtype),
-            closed=status != Status.RUNNING,
+            closed=(status != Status.RUNNING) & ~taken_back,
             certified=shown,
             idle=jnp.where(again, 0, state.idle),
             restarts=restarts + again.astype(jnp.int32),
