@@ -1,9 +1,10 @@
 """The Trust Region Reflective method as one traced loop.
 
 One outer step linearises at x, scales the variables, factors the subproblem and decides
-whether to go on (`prepare`, by `look` and `decide`); its trials propose a point from the current radius (`propose`), evaluate
-the cost there and accept or shrink (`judge`). The loop knows the data by two functions,
-`cost(x)` and `linearise(x)`, and carries nothing longer than n^2.
+whether to go on (`prepare`, which is `look` and `decide`); its trials propose a point
+from the current radius (`propose`), evaluate the cost there and accept or shrink
+(`judge`). The loop knows the data by two functions, `cost(x)` and `linearise(x)`, and
+carries nothing longer than n^2.
 
 Hat space. With jac scaling s_i = 1/|J_i| and the Coleman-Li vector v (see `_bounds`),
 
