@@ -305,7 +305,7 @@ class TRF(eqx.Module):
             reach = jnp.where(bounds.fixed, 0, reach)
             waiting &= dv == 0
             # As near to its bound as numbers are to one another.
-            touching = v <= 8 * float(jnp.finfo(x.dtype).eps) * jnp.abs(x)
+            touching = (dv != 0) & (v <= 8 * float(jnp.finfo(x.dtype).eps) * jnp.abs(x))
         d = jnp.where(waiting, 0, d)
         cosine = largest(jnp.abs(g) * length * reach) / safe_norm**2
         optimality = largest(jnp.abs(vg))
@@ -314,9 +314,11 @@ class TRF(eqx.Module):
         )
 
         rank = model.subproblem.newton.rank
-        # What the data determine shows where no bound bends the space.
-        bent = jnp.asarray(False) if c is None else ~every(c == 0)
-        known = jnp.where((state.rank == 0) & ~bent, rank, state.rank)
+        # What the data determine at the start; with bounds, whose share is left out,
+        # the most that they have determined so far.
+        known = jnp.where(first, rank, state.rank)
+        if c is not None:
+            known = jnp.maximum(state.rank, rank - self._held(model, c, norms))
         left = ~every(~visible.fallen) | ((known == len(x)) & (rank < known))
         left &= r_norm > visible.rounding
         shown = self._certified(
@@ -440,13 +442,18 @@ class TRF(eqx.Module):
         newton = model.subproblem.newton
         rank = newton.rank
         if c is not None:  # what bounds hold, data need not
-            held = c > (model.d * norms) ** 2
-            rank = rank - jnp.sum(held, axis=0, dtype=rank.dtype)
+            rank = rank - self._held(model, c, norms)
         level: ArrayLike = OFFSET
         for tol, power in ((self.xtol, 1), (self.gtol, 1), (self.ftol, 0.5)):
             if tol is not None:
                 level = jnp.maximum(level, jnp.asarray(tol, r_norm.dtype) ** power)
         return certified(grad_h, newton.p, rank, num_rows, r_norm, rounding, level)
+
+    @staticmethod
+    def _held(model: Model, c: Vector, norms: Vector) -> Count:
+        """How many parameters bounds hold rather than data."""
+        held = c > (model.d * norms) ** 2
+        return jnp.sum(held, axis=0, dtype=jnp.int32)
 
     @property
     def _gtol(self) -> ArrayLike:
