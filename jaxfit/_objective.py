@@ -437,7 +437,7 @@ def _noise(x: Vector, solver: TRF, program: Any, mode: Mode) -> float:
         scheme = "2-point"
     else:
         scheme = "3-point" if mode == "differences" else "cs"
-    return {"2-point": 8 * eps ** (1 / 2), "3-point": 8 * eps ** (2 / 3), "cs": 0.0}[
+    return {"2-point": 2 * eps ** (1 / 2), "3-point": 2 * eps ** (2 / 3), "cs": 0.0}[
         scheme
     ]
 

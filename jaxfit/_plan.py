@@ -88,7 +88,7 @@ def plan(
         )
     on_cpu = jax.default_backend() == "cpu"
     # Numbers a row: the data, the Jacobian, and what the compiler keeps between them.
-    jacobian = 3 * n if n <= UNROLL else 5.5 * n
+    jacobian = 3 * n if n <= UNROLL else 11 * n
     whole = _peak(n, m * (width - 1 + jacobian), size, 0.65)
     # The data are there while it is compiled, residuals and cost after that.
     working = max(_compiling(n), 1.5 * m * size.itemsize / 1e9)
@@ -146,7 +146,7 @@ def _peak(n: int, numbers: float | int, dtype: np.dtype, kept: float) -> float:
 
 def _compiling(n: int) -> float:
     """What compiling a fit of n parameters takes."""
-    return 0.2 + 0.02 * n
+    return 0.25 + 0.025 * n
 
 
 def block_rows(num_rows: int | None, workers: int) -> int:
