@@ -157,8 +157,7 @@ def _solution_tangent(
             pull = share * d * norms**2 * t_bound
 
     def exact(tangents):
-        _, t_g = eqx.filter_jvp(gradient, (x, objective), tangents)
-        return t_g
+        return _along(gradient, (x, objective), tangents)
 
     def product(curvature, u):
         return d * curvature(d * u) + c * u
@@ -230,7 +229,7 @@ def _held_tangent(objective: Objective | Spread, x, lin, tangents) -> Vector:
         _, r, scale = objective.loss.robustify(r)
         return r if scale is None else r * scale
 
-    _, t_psi = eqx.filter_jvp(influence, (objective,), (t_objective,))
+    t_psi = _along(influence, (objective,), (t_objective,))
     return jnp.stack([*jt]) @ t_psi + lin.product(lift)
 
 
@@ -254,7 +253,7 @@ def _tangent(fn, value, objective, t_objective, x, t_x: Vector, rough) -> Any:
     t_in = jax.tree.map(
         lambda t: jnp.where(rough, jnp.zeros_like(t), t), (t_x, t_objective)
     )
-    _, t_out = eqx.filter_jvp(fn, (x, objective), t_in)
+    t_out = _along(fn, (x, objective), t_in)
     return jax.tree.map(lambda t: jnp.where(rough, jnp.nan, t), t_out)
 
 
@@ -264,5 +263,15 @@ def _cost_tangent(objective, t_objective, x, lin, t_x: Vector) -> Scalar:
     def cost(objective):
         return objective.cost(x)
 
-    _, t_cost = eqx.filter_jvp(cost, (objective,), (t_objective,))
-    return t_cost + lin.grad @ t_x
+    return _along(cost, (objective,), (t_objective,)) + lin.grad @ t_x
+
+
+def _along(fn, primals: tuple, tangents: tuple) -> Any:
+    """The derivative of fn along tangents; 0, and not None, where nothing moves it."""
+    out, moved = eqx.filter_jvp(fn, primals, tangents)
+    return jax.tree.map(
+        lambda a, t: jnp.zeros_like(a) if t is None else t,
+        out,
+        moved,
+        is_leaf=lambda leaf: leaf is None,
+    )

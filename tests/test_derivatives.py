@@ -349,3 +349,23 @@ def test_a_fit_out_of_steps_is_differentiated_as_if_at_its_solution():
     assert status == Status.MAX_STEPS
     assert np.all(np.isfinite(derivative))
     assert np.abs(derivative).max() > 0.1
+
+
+@pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
+def test_by_a_bound_and_nothing_else(mode):
+    # The offset is held at its lower bound; the rest follows.
+    t = np.linspace(0, 4, 40)
+    y = 2 * np.exp(-1.3 * t) + 0.5
+
+    def params(bound):
+        low, first = jnp.stack([0.0, 0.0, bound]), jnp.stack([1.0, 1.0, bound + 0.5])
+        curve = curve_problem(
+            lambda t, p: p[0] * jnp.exp(-p[1] * t) + p[2], t, y, first, bounds=(low, 10)
+        )
+        solution = jaxfit.solve(curve)
+        return jnp.append(solution.params, solution.cost)
+
+    slope = mode(params)(0.6)
+    ahead, behind = params(0.6 + 1e-4), params(0.6 - 1e-4)
+    np.testing.assert_allclose(slope, (ahead - behind) / 2e-4, rtol=1e-5)
+    assert slope[2] == pytest.approx(1.0) and abs(slope[1]) > 0.1
