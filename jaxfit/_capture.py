@@ -90,6 +90,7 @@ def traced_call(fn: Callable, capture: Capture, *args: Any, **kwargs: Any) -> An
 
 
 def name_of(fn: Callable) -> str:
+    """What a function, or an object that is called as one, goes by."""
     return getattr(fn, "__name__", type(fn).__name__)
 
 

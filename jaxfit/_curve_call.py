@@ -29,9 +29,9 @@ from ._report import Watching, observed
 from ._result import Solution
 from ._scipy_model import Inputs, ScipyJacobian, ScipyModel, is_cut_off
 from ._scipy_options import read_differences, read_loss, with_jacobian
-from ._second_opinion import DOUBTFUL, second_opinion, with_counts
+from ._second_opinion import second_opinion, with_counts
 from ._start import Start
-from ._status import Status
+from ._status import DOUBTFUL, Status
 from ._trf import TRF
 
 

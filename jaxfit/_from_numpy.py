@@ -16,6 +16,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import ArrayLike
 
+from ._capture import name_of
 from ._check import is_concrete, one_of
 from ._differences import Scheme, difference_jacobian
 from ._known_by import Known, Same
@@ -57,7 +58,7 @@ class HostFunction(Known):
         self._shapes: dict[Any, tuple[int, ...]] = {}
         self._fits = 0  # fits of doors under way, in all threads
         self._recent: list[tuple[list[np.ndarray], np.ndarray]] | None = None
-        self.__name__ = getattr(fn, "__name__", type(fn).__name__)
+        self.__name__ = name_of(fn)
         functools.update_wrapper(self, fn, updated=())
 
     def known_by(self):

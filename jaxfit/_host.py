@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._capture import captured, traced_call
+from ._capture import captured, name_of, traced_call
 from ._check import is_concrete, one_of
 from ._constants import forget_other_precision
 from ._explain import explained, place_of, tracing_error
@@ -242,7 +242,7 @@ class _Dense:
 
     def __init__(self, fn: Callable, matrix: str | None):
         self.fn, self.matrix = fn, matrix
-        self.__name__ = getattr(fn, "__name__", type(fn).__name__)
+        self.__name__ = name_of(fn)
 
     def __call__(self, *args, **kwargs):
         return _dense(self.fn(*args, **kwargs))

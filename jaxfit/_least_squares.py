@@ -58,9 +58,9 @@ from ._scipy_options import (
     unjitted,
     with_jacobian,
 )
-from ._second_opinion import DOUBTFUL, second_opinion, with_counts
+from ._second_opinion import second_opinion, with_counts
 from ._solve import solve
-from ._status import Status
+from ._status import DOUBTFUL, Status
 from ._trf import TRF
 from ._types import Vector
 

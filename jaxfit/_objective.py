@@ -101,6 +101,7 @@ class Objective(eqx.Module):
         if block is None:
             programs = program, jacobian
             block = _block(problem, x, solver, form, programs)
+        mode = _mode(problem, x, solver, rows, program, form)
         block = min(block, size)
         block_program = program
         if block < size:
@@ -117,7 +118,7 @@ class Objective(eqx.Module):
             size=size,
             block=block,
             form=form,
-            mode=(mode := _mode(problem, x, solver, rows, program, form)),
+            mode=mode,
             noise=_noise(x, solver, program, mode),
             cg_steps=solver.cg_steps,
         )
@@ -339,13 +340,6 @@ def _(primals, tangents):
     return _repaired_rows(*primals), tangents[0]
 
 
-def num_residuals(problem: Problem, x: Vector) -> int:
-    """The number of residuals, masked ones included."""
-    _, unravel = ravel_pytree(problem.params)
-    shapes = jax.eval_shape(lambda x: problem.residual(unravel(x), problem.args), x)
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
-
-
 def why_not_rowwise(problem: Problem, x: Vector, solver: TRF) -> str | None:
     """None if a problem's rows are proven to be treated one by one, else the reason.
 
@@ -437,9 +431,8 @@ def _noise(x: Vector, solver: TRF, program: Any, mode: Mode) -> float:
         scheme = "2-point"
     else:
         scheme = "3-point" if mode == "differences" else "cs"
-    return {"2-point": 2 * eps ** (1 / 2), "3-point": 2 * eps ** (2 / 3), "cs": 0.0}[
-        scheme
-    ]
+    power = {"2-point": 1 / 2, "3-point": 2 / 3}.get(scheme)
+    return 0.0 if power is None else 2 * eps**power
 
 
 def _rows(rows, size: int, start, count: int):

@@ -24,7 +24,7 @@ from ._bounds import Bounds
 from ._implicit import minimise
 from ._objective import Objective
 from ._spread import Spread
-from ._status import Status
+from ._status import DOUBTFUL, Status
 from ._trf import TRF
 from ._types import Scalar, Vector
 
@@ -120,9 +120,7 @@ def crossings(
             state = minimise(objective, box, x, solver)
             rise = 2 * (state.lin.cost - cost) / variance
             # A cost without a certificate is above the least one: it serves as a bound.
-            loose = (state.status == Status.STALLED) | (
-                state.status == Status.LEFT_THE_DATA
-            )
+            loose = jnp.isin(state.status, jnp.array(DOUBTFUL))
             fitted = ((state.status > 0) | loose) & jnp.isfinite(rise)
             tau = jnp.sqrt(jnp.maximum(rise, 0))
             slope = jnp.sum(jnp.where(held, state.lin.grad * ray, 0))

@@ -34,13 +34,10 @@ from ._problem import Problem
 from ._program import program
 from ._result import Solution
 from ._spread import Spread, objective_of
-from ._status import Status
+from ._status import DOUBTFUL, Status
 from ._trf import TRF
 from ._types import Matrix, Vector
 
-
-# Without a certificate: a closer look may tell more.
-DOUBTFUL = (Status.STALLED, Status.LEFT_THE_DATA)
 
 # A Hessian of more parameters takes long to compile and to make.
 _MOST = 100

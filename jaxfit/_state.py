@@ -58,7 +58,7 @@ class State(eqx.Module):
     certified: Flag  # whether `lin` shows a minimum
     restarts: Count  # new starts from a point that was none, without progress since
     anchor: Scalar  # the cost at the last of them
-    rank: Count  # parameters that the data determine at the start
+    rank: Count  # directions that the data determine at the start (`TRF.look`)
     highest: Scalar  # the cost there
     num_rows: Count  # residuals that count
     history: History | None

@@ -40,6 +40,10 @@ class Status(enum.IntEnum):
         return _OF_SCIPY.get(self, int(self))
 
 
+# Without a certificate: a closer look may tell more, and the cost is above the least.
+DOUBTFUL = (Status.STALLED, Status.LEFT_THE_DATA)
+
+
 _MESSAGES = {
     Status.RUNNING: "The fit has not ended.",
     Status.STALLED: (

@@ -76,7 +76,7 @@ class View(NamedTuple):
     flat: Flag  # whether a tolerance of the gradient proposes to stop
     shown: Flag  # whether the certificate confirms a minimum
     left: Flag  # whether the fit has left the data
-    idle: Flag  # whether there is no way to go from here
+    stuck: Flag  # whether there is no way to go from here
 
 
 class TRF(eqx.Module):
@@ -366,7 +366,7 @@ class TRF(eqx.Module):
             flat=flat,
             shown=shown,
             left=left,
-            idle=every(g == 0),
+            stuck=every(g == 0),
         )
         return view, model
 
@@ -390,7 +390,7 @@ class TRF(eqx.Module):
         gained = finite & (cost < 0.9 * state.anchor)
         restarts = jnp.where(gained, 0, state.restarts)
         # Where there is no way to go new scales may show a minimum, but only once.
-        again = doubtful & (restarts < jnp.where(view.idle, 1, _RESTARTS))
+        again = doubtful & (restarts < jnp.where(view.stuck, 1, _RESTARTS))
         why = jnp.where(view.left, Status.LEFT_THE_DATA, Status.STALLED)
         status = jnp.where(doubtful, jnp.where(again, Status.RUNNING, why), status)
         status = jnp.where(finite, status, jnp.where(back, Status.RUNNING, failed))
