@@ -91,7 +91,7 @@ def fresh(module: str, function: str, *args: Any, **variables: str) -> Any:
         f"result = {module}.{function}(*json.loads({json.dumps(args)!r})); "
         "print(); print(json.dumps(result))"
     )
-    paths = [str(HERE), str(ROOT), str(ROOT / "tests")]
+    paths = [str(HERE), str(ROOT), str(ROOT / "tests" / "shared")]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),

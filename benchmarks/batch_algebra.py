@@ -16,7 +16,7 @@ from _measure import interleave
 from _pixels import ON_GPU, device
 from _report import report, table, target
 
-from jaxfit._elimination import solve_shifted
+from jaxfit._trf.elimination import solve_shifted
 
 
 SIZES = (2, 3, 5, 8, 12, 16, 24)

@@ -1,7 +1,7 @@
 """Does jaxfit reach the minima that SciPy's TRF reaches, at no more evaluations?
 
-The problems of tests/problems.py (More, Garbow and Hillstrom's and others; bounded
-and robust ones among them) from 1, 10 and 100 times their standard starts. Peer:
+The problems of tests/shared/problems.py (More, Garbow and Hillstrom's, others;
+bounded and robust ones among them) from 1, 10 and 100 times their standard starts. Peer:
 scipy.optimize.least_squares(method="trf", x_scale="jac") with exact Jacobians. Both
 stop at ftol = xtol = 1e-8 and SciPy's gtol = 1e-8, which is jaxfit's atol.
 """

@@ -20,7 +20,7 @@ from _measure import Timings, interleave
 from _report import report, table, target
 
 import jaxfit
-from jaxfit._objective import Objective
+from jaxfit._problem.objective import Objective
 
 
 POINTS = 1_000_000

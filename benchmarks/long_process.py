@@ -19,8 +19,8 @@ import numpy as np
 from _report import report, table, target
 
 import jaxfit
-from jaxfit._budget import default_budget, taken
-from jaxfit._kept import STORE
+from jaxfit._programs.budget import default_budget, taken
+from jaxfit._programs.kept import STORE
 
 
 TRUTH = np.array([2.5, 1.3, 0.5])

@@ -1,6 +1,6 @@
 """Which of the classic problems does `least_squares` solve, from near and far starts?
 
-The sums of squares of tests/problems.py (those of More, Garbow and Hillstrom and
+The sums of squares of tests/shared/problems.py (those of More, Garbow and Hillstrom and
 others, in boxes too) from 1, 10 and 100 times their standard starts, through
 `jaxfit.least_squares` and `scipy.optimize.least_squares(method="trf")`, as they come
 and with x_scale "jac", all with exact Jacobians and tolerances of 1e-10.

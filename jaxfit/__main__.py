@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._problem import Problem, curve_problem
-from ._result import Solution
-from ._solve import solve
-from ._trf import TRF
+from ._problem.problem import Problem, curve_problem
+from ._solve.solution import Solution
+from ._solve.solve import solve
+from ._trf.trf import TRF
 from .datasets import NistDataset, nist, nist_names
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ._problem import Problem, curve_problem
+from ._problem.problem import Problem, curve_problem
 
 
 @dataclasses.dataclass(frozen=True)

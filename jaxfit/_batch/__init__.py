@@ -1,0 +1,1 @@
+"""Many fits of equal structure as lanes of one traced loop."""

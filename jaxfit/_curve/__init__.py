@@ -1,0 +1,1 @@
+"""One curve fit: from checked arguments to a result, and what a result can tell."""

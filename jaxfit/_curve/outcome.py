@@ -1,0 +1,238 @@
+"""What the program of a curve fit gave, as the result of the call."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from .._basics.status import Status
+from .._programs.fetched import Timing
+from .._scipy.options import message, outside, underflow
+from .._solve.solution import Solution
+from .._trf.linearisation import Triangle
+from .call import Call
+from .nonfinite import (
+    Differenced,
+    Spot,
+    beside,
+    differenced,
+    first_spot,
+    place,
+    with_params,
+)
+from .program import Outcome
+from .result import CurveFitResult, FitError
+from .warnings import warn_of_health
+
+
+def result_of(
+    solution: Solution,
+    outcome: Outcome,
+    timing: Timing,
+    call: Call,
+    absolute_sigma: bool,
+    full_output: bool,
+    nan_policy: str | None,
+) -> CurveFitResult:
+    """The result, or the error that it is.
+
+    **Raises:** `ValueError` where the model is not finite at the start, `FitError`
+    where no minimum was found.
+    """
+    status, nfev, njev, nit = outcome.counts.tolist()
+    status = Status(status)
+    hopeless = status == Status.NONFINITE_START
+    if hopeless and nan_policy != "propagate":
+        raise ValueError(
+            "Residuals are not finite in the initial point: "
+            + _where_not_finite(call, call.p0)
+        )
+    free, names, n = list(call.start.free), call.start.names, call.p0.size
+    popt, fixed = call.p0.copy(), np.ones(n, bool)
+    popt[free], fixed[free] = np.nan if hopeless else outcome.params, False
+    dof = call.num_data - len(free)
+    covariance = _covariance(call, outcome, dof, absolute_sigma)
+    lost = tuple(names[free[i]] for i in np.flatnonzero(outcome.directions.lost))
+    bad = bool(lost) or (dof <= 0 and not absolute_sigma)
+    if hopeless:
+        covariance = np.full_like(covariance, np.nan)
+    perr = np.sqrt(np.diag(covariance)).astype(call.p0.dtype)
+    covariance = covariance.astype(call.p0.dtype)
+    pcov = np.full_like(covariance, np.inf) if bad and not hopeless else covariance
+    everything = np.zeros(n, int)
+    everything[free] = outcome.active_mask
+    says = message(outcome.counts, call.options.get("max_nfev"))
+    says += underflow(status, float(outcome.cost), call.p0.dtype)
+    if status == Status.NONFINITE_JACOBIAN:
+        says = f"{says} There {_where_not_finite_beside(call, popt)}"
+    by_differences = Differenced(0, None)
+    if bool(solution.differenced) and status >= 0:
+        by_differences = _found_differences(call, popt)
+    numbers = {
+        "popt": popt,
+        "pcov": pcov,
+        "names": names,
+        "perr": perr,
+        "covariance": covariance,
+        "undetermined": lost,
+        "fixed": fixed,
+        "active_mask": everything,
+        "absolute_sigma": bool(absolute_sigma),
+        "num_data": call.num_data,
+        "num_differenced": by_differences.rows,
+        "dof": dof,
+        "cost": float(outcome.cost),
+        "optimality": float(outcome.optimality),
+        "status": status.of_scipy,
+        "outcome": status,
+        "message": says,
+        "nfev": nfev,
+        "njev": njev,
+        "nit": nit,
+        "compile_time": timing.compile_time,
+        "run_time": timing.run_time,
+        "root": outcome.directions.determined,
+        "null": outcome.directions.null,
+        "unit": outcome.directions.unit,
+        "rows_last": call.model.rows_last,
+    }
+    parts = {"solution": solution, "predictor": call.predictor(popt), "call": call}
+    parts |= call.original()
+    result = CurveFitResult(numbers, **parts)
+    if status <= 0 and status != Status.STOPPED and not hopeless:
+        raise FitError(f"Optimal parameters not found: {says}", result)
+    if bad and not hopeless:
+        warn_of_covariance(lost)
+    if status > 0:
+        warn_of_health(call, solution, outcome, bool(absolute_sigma))
+    _warn_of_differences(by_differences)
+    if full_output:
+        full = (_infodict(result, call.method), says, result.status)
+        result = CurveFitResult(numbers, full, **parts)
+    return result
+
+
+def _covariance(
+    call: Call, outcome: Outcome, dof: int, absolute_sigma: bool
+) -> np.ndarray:
+    """Of all parameters: infinite variances where not determined, 0 where fixed."""
+    ways, scale = outcome.directions, 1.0
+    if not absolute_sigma:
+        scale = 2 * float(outcome.cost) / dof if dof > 0 else np.nan
+    # In double precision: squares of errors may be below the smallest number.
+    root = np.asarray(ways.determined, float)
+    some = root.T @ root * scale
+    some[ways.lost], some[:, ways.lost] = np.nan, np.nan
+    some[ways.lost, ways.lost] = np.inf
+    n, free = call.p0.size, list(call.start.free)
+    covariance = np.zeros((n, n))
+    covariance[np.ix_(free, free)] = some
+    return covariance
+
+
+def _infodict(result: CurveFitResult, method: str) -> dict[str, Any]:
+    """SciPy's dictionary; of the factorisation of "lm" what a covariance is made of.
+
+    Without pivoting: fjac holds R' in its first n columns, and ipvt counts.
+    """
+    fvec = result.weighted_residuals
+    info: dict[str, Any] = {"nfev": result.nfev, "fvec": fvec}
+    lin = result.solution.linearisation
+    if method == "lm" and lin is not None:
+        triangle = lin if isinstance(lin, Triangle) else None
+        n = result.solution.num_params
+        if triangle is not None:
+            r, z = np.asarray(triangle.root), np.asarray(triangle.z)
+        else:
+            r = np.linalg.cholesky(np.asarray(lin.gram)).T
+            z = np.linalg.solve(r.T, np.asarray(lin.grad))
+        fjac = np.zeros((n, fvec.size), r.dtype)
+        fjac[:, : r.shape[0]] = r.T
+        info |= {"fjac": fjac, "ipvt": np.arange(1, n + 1, dtype=np.int32), "qtf": z}
+    return info
+
+
+def _where_not_finite(call: Call, p: np.ndarray) -> str:
+    """What is not finite at parameters p, at which datum, and the way out."""
+    at = f"with {with_params(call.start.names, p)}"
+    spot = _first_spot(call, p)
+    if spot is not None and spot.param is None:
+        there = "" if spot.x is None else f" at x = {spot.x}"
+        return (
+            f"f(xdata, *p0) is {spot.value} at index {spot.row}, {at}. Give another "
+            "`p0`, or bounds that keep the parameters where the model is "
+            f"defined{there}."
+        )
+    if callable(call.jac):
+        return (
+            f"`jac` or the sum of squares is not finite, {at}. Without `jac` "
+            "derivatives are automatic."
+        )
+    if call.solver.linear_solver == "matrix_free" and call.jac is None:
+        found = _found_differences(call, p).first
+        if found is not None:
+            return (
+                f"the derivative of f by `{found.param}` is not finite at "
+                f"{place(found)}, {at}: tr_solver='lsmr' forms no "
+                "rows that differences could replace. Leave it out."
+            )
+    if spot is not None:
+        return (
+            f"the derivative of f by `{spot.param}` is {spot.value} at {place(spot)}, "
+            f"{at}. Give another `p0`, or bounds that keep the parameters where the "
+            "model is smooth; jac='2-point' takes differences everywhere."
+        )
+    return (
+        f"a datum or a sum of squares is not finite, {at}. nan_policy='omit' "
+        "leaves out data that are not finite; other units help where squares are "
+        "beyond the largest number."
+    )
+
+
+def _where_not_finite_beside(call: Call, p: np.ndarray) -> str:
+    """The same at p or, where steps lead to it from p, beside it."""
+    free = np.isin(np.arange(p.size), call.start.free)
+    for point in beside(p):
+        moved = np.where(free, point, p)
+        if _first_spot(call, moved) or _found_differences(call, moved).rows:
+            return _where_not_finite(call, moved)
+    return _where_not_finite(call, p)
+
+
+def _first_spot(call: Call, p: np.ndarray) -> Spot | None:
+    names = [call.start.names[i] for i in call.start.free]
+    return first_spot(call.predictor(p), call.original(), names)
+
+
+def _found_differences(call: Call, p: np.ndarray) -> Differenced:
+    """The data with differences for derivatives at parameters p."""
+    names = [call.start.names[i] for i in call.start.free]
+    return differenced(call.predictor(p), call.original(), names)
+
+
+def _warn_of_differences(found: Differenced) -> None:
+    if found.first is None:
+        return
+    rows = "1 datum" if found.rows == 1 else f"{found.rows} data"
+    warnings.warn(
+        f"Derivatives of f are differences for {rows}, where automatic ones are not "
+        f"finite: the first is that by `{found.first.param}` at {place(found.first)}.",
+        category=RuntimeWarning,
+        stacklevel=outside(),
+    )
+
+
+def warn_of_covariance(lost: tuple[str, ...]) -> None:
+    """SciPy's warning, and why: the names of parameters that are undetermined."""
+    from scipy.optimize import OptimizeWarning
+
+    why = (
+        f"the data do not determine {', '.join(lost)}"
+        if lost
+        else "there are no more data than free parameters"
+    )
+    warnings.warn(
+        f"Covariance of the parameters could not be estimated: {why}",
+        category=OptimizeWarning,
+        stacklevel=outside(),
+    )

@@ -1,0 +1,130 @@
+"""The traced part of a curve fit: from plain arrays to what a result is made of."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._problem.problem import Problem, curve_problem
+from .._problem.sharded import objective_of
+from .._programs.fetched import Programs
+from .._programs.program import program
+from .._scipy.model import Inputs, ScipyModel
+from .._scipy.options import NamedLoss, ScipyLoss, with_jacobian
+from .._search.guess import search
+from .._solve.covariance import Directions, directions
+from .._solve.solution import Solution
+from .._solve.solve import solve
+from .._trf.trf import TRF
+
+
+class Given(NamedTuple):
+    """The data of a call, rows first; `count` of the rows are real where some pad."""
+
+    x: Any
+    y: Any
+    sigma: Any
+    mask: Any
+    count: Any
+    start: Any
+    limits: Any
+    f_scale: Any
+
+
+class Outcome(NamedTuple):
+    """What a result is made of."""
+
+    params: Any
+    counts: Any
+    cost: Any
+    optimality: Any
+    active_mask: Any
+    directions: Directions
+
+
+def problem_of(model: ScipyModel, loss: NamedLoss | ScipyLoss, given: Given) -> Problem:
+    """The kernel's problem of a call."""
+    free = np.array(model.free, int)
+    mask = given.mask
+    if given.count is not None:
+        real = jnp.arange(len(given.y)) < given.count
+        mask = real if mask is None else mask & real
+    bounds = None
+    if given.limits is not None:
+        bounds = tuple(jnp.asarray(side)[free] for side in given.limits)
+    start = jnp.asarray(given.start)
+    return curve_problem(
+        model,
+        Inputs(given.x, start),
+        given.y,
+        start[free],
+        sigma=given.sigma,
+        mask=mask,
+        bounds=bounds,
+        loss=loss.name if isinstance(loss, NamedLoss) else loss,
+        f_scale=given.f_scale,
+    )
+
+
+@Programs
+def fit(
+    model: ScipyModel,
+    jacobian: Callable | None,
+    solver: TRF,
+    loss: NamedLoss | ScipyLoss,
+    given: Given,
+) -> tuple[Solution, Outcome]:
+    """The whole fit."""
+    problem = problem_of(model, loss, given)
+    solver = with_jacobian(solver, jacobian)
+    solution = solve(problem, solver)
+    return solution, outcome_of(problem, solver, solution)
+
+
+@program
+def outcome_of(problem: Problem, solver: TRF, solution: Solution) -> Outcome:
+    """What there is to know of a solution; a matrix-free one is linearised anew."""
+    lin: Any = solution.linearisation
+    if lin is None:
+        jacobian = None if solver.jacobian is None else solver.jacobian.wrapped
+        dense = with_jacobian(TRF(linear_solver="qr"), jacobian)
+        x = jnp.asarray(solution.params)
+        lin = objective_of(problem, x, dense).linearise(x)
+    return Outcome(
+        params=solution.params,
+        counts=solution.counts,
+        cost=solution.cost,
+        optimality=solution.optimality,
+        active_mask=solution.active_mask,
+        directions=directions(lin, None),
+    )
+
+
+@Programs
+def guessed(
+    model: ScipyModel,
+    loss: NamedLoss | ScipyLoss,
+    given: Given,
+    values: Any,
+    first: Any,
+) -> tuple[None, Any]:
+    """The best start among `values` that a search from `first` finds."""
+    problem = problem_of(model, loss, given)
+
+    def cost(p):
+        r = residual(problem, p)
+        if problem.mask is not None:
+            used = [jnp.ravel(a) for a in jax.tree.leaves(problem.mask)]
+            r = jnp.where(jnp.concatenate(used), r, 0)
+        return problem.loss.cost(r)
+
+    return None, search(cost, values, jnp.take_along_axis(values, first.T, 1).T)
+
+
+@program
+def residual(problem: Problem, params: Any) -> Any:
+    """The residual of a problem as one vector."""
+    r = problem.residual(params, problem.args)
+    return jnp.concatenate([jnp.ravel(a) for a in jax.tree.leaves(r)])

@@ -1,0 +1,75 @@
+"""What `curve_fit` warns of besides what SciPy does, from numbers that it has already.
+
+A success that `diagnose` would not call one is told at once: a minimum that the
+Jacobian does not show, and tolerances so loose that the fit stopped by more than a
+tenth of a standard error before the minimum.
+"""
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+
+from .._basics.status import Status
+from .._scipy.options import outside
+from .._solve.solution import Solution
+from .call import Call
+from .program import Outcome
+
+
+# In standard errors: how near the minimum has to be, and how far a fit may stop from it
+# by its tolerances before that is looked at.
+_NEAR, _LOOSE = 0.1, 0.03
+# Residuals are rounding up to so many eps of what parameters make of the model.
+_ROUNDING = 64
+
+
+def warn_of_health(call: Call, solution: Solution, outcome: Outcome, known: bool):
+    """Warn where a fit that succeeded has numbers that mislead.
+
+    `known` says that `sigma` is absolute.
+    """
+    from scipy.optimize import OptimizeWarning
+
+    for says in _findings(call, solution, outcome, known):
+        warnings.warn(says, category=OptimizeWarning, stacklevel=outside())
+
+
+def _findings(
+    call: Call, solution: Solution, outcome: Outcome, known: bool
+) -> Iterator[str]:
+    if outcome.counts[0] == Status.HESSIAN:
+        yield (
+            "Standard errors are not to be trusted: they come from the Jacobian, which "
+            "is nearly singular at this minimum. result.covariance_of('hessian') has "
+            "others, and result.profile() intervals."
+        )
+    dof = call.num_data - len(call.free)
+    if dof <= 0 or not _is_loose(call):
+        return
+    ways, x = outcome.directions, np.asarray(outcome.params)
+    norms = np.where(ways.unit > 0, 1 / np.where(ways.unit > 0, ways.unit, 1), 0)
+    residual = np.sqrt(2 * float(outcome.cost))
+    if residual <= _ROUNDING * np.finfo(x.dtype).eps * np.linalg.norm(norms * x):
+        return
+    free = (np.asarray(outcome.active_mask) == 0) & ~ways.lost
+    inverse = ways.determined.T @ ways.determined
+    step = inverse @ np.where(free, np.asarray(solution.grad), 0)
+    error = np.sqrt(np.diag(inverse) * (1.0 if known else residual**2 / dof))
+    offset = np.where(free, np.abs(step) / np.where(error > 0, error, np.inf), 0)
+    worst = int(np.argmax(offset))
+    if offset[worst] > _NEAR:
+        name = call.start.names[call.free[worst]]
+        yield (
+            f"The fit stopped before the minimum: the next step would move {name} by "
+            f"{offset[worst]:.2g} of its error. Tighten ftol and xtol."
+        )
+
+
+def _is_loose(call: Call) -> bool:
+    solver = call.solver
+    tolerances = ((solver.ftol, 0.5), (solver.xtol, 1), (solver.gtol, 1))
+    return any(
+        tol is not None and float(tol) ** power > _LOOSE  # type: ignore[arg-type]
+        for tol, power in tolerances
+    )

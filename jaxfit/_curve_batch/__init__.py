@@ -1,0 +1,1 @@
+"""Many curve fits: data in slices through one program, and maps of results."""

@@ -1,0 +1,1 @@
+"""Is the model right: goodness of fit, comparison of models, health reports."""

@@ -1,0 +1,292 @@
+"""What analysers of a fit look at: numbers on the host, each made when asked for."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from .._basics.names import names_of
+from .._problem.curve import Curve, Factor
+from .._problem.problem import Problem
+from .._programs.program import program
+from .._solve.hessian import hessian
+from .._solve.solution import Solution
+from .._trf.linearisation import Gram
+from .._trf.trf import TRF
+from .._uncertainty.covariance import combinations
+from .._uncertainty.weighted_rows import Rows, held_at, rows_at
+from .goodness import GoodnessNoise
+
+
+class Checkup:
+    """A fit as NumPy arrays: m residuals that count, n parameters.
+
+    **Attributes:** `problem`, `solution`, `solver`, `noise`, `names`; `x` and `start`,
+    (n,); `fixed` and `active`, (n,) booleans, and `free`, which are neither.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        solution: Solution,
+        solver: TRF,
+        noise: GoodnessNoise,
+        names: Any = None,
+    ):
+        self.problem, self.solution, self.solver = problem, solution, solver
+        self.noise, self.names = noise, names_of(problem.params, names)
+        self.x = np.asarray(ravel_pytree(solution.params)[0])
+        self.start = np.asarray(ravel_pytree(problem.params)[0])
+        fixed, active = held_at(problem, solution, True)
+        self.fixed, self.active = np.asarray(fixed), np.asarray(active)
+        self.free = ~self.fixed & ~self.active
+
+    @functools.cached_property
+    def _rows(self) -> Any:
+        return self._rows_of(self.x)
+
+    def _rows_of(self, x: np.ndarray) -> Any:
+        rows = jax.device_get(_rows_at(self.problem, x, self.solver))
+        return Rows(*(a[rows.used] for a in rows))
+
+    @functools.cached_property
+    def where(self) -> np.ndarray:
+        """The indices of the residuals that count, (m,)."""
+        if self.problem.mask is None:
+            return np.arange(len(self.residual))
+        return np.flatnonzero(np.asarray(ravel_pytree(self.problem.mask)[0]))
+
+    @property
+    def residual(self) -> np.ndarray:
+        """Residuals at the solution, (m,), as the problem states them."""
+        return self._rows.residual
+
+    @property
+    def jacobian(self) -> np.ndarray:
+        """Their derivatives, (m, n), as the loss weighs them."""
+        return self._rows.jacobian
+
+    @property
+    def influence(self) -> np.ndarray:
+        """The residuals as a robust loss lets them count, (m,)."""
+        return self._rows.influence
+
+    @property
+    def weighted(self) -> np.ndarray:
+        """The residuals whose product with the Jacobian is the gradient, (m,)."""
+        return self._rows.weighted
+
+    @property
+    def is_robust(self) -> bool:
+        """Whether the loss holds outliers down."""
+        return self.problem.loss.rho is not None
+
+    @functools.cached_property
+    def jacobian_at_start(self) -> np.ndarray:
+        """The same at the start, (m, n)."""
+        return self._rows_of(self.start).jacobian
+
+    @functools.cached_property
+    def norms(self) -> np.ndarray:
+        """The lengths of the columns of the Jacobian, (n,)."""
+        with np.errstate(over="ignore"):
+            return np.linalg.norm(self.jacobian, axis=0)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether residuals and derivatives at the solution are finite."""
+        rows = self._rows
+        return bool(np.isfinite(rows.residual).all() and np.isfinite(self.norms).all())
+
+    @functools.cached_property
+    def _spectrum(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """U, s and V' of J with columns of length 1; of free parameters only."""
+        norms = self.norms[self.free]
+        columns = self.jacobian[:, self.free] / np.where(norms > 0, norms, 1)
+        m, k = columns.shape
+        # Rows of 0, where there are fewer than parameters, so that V is square.
+        return np.linalg.svd(np.pad(columns, ((0, max(0, k - m)), (0, 0))), False)
+
+    @property
+    def singular_values(self) -> np.ndarray:
+        """Of J with columns of length 1, of free parameters, the largest first."""
+        return self._spectrum[1]
+
+    @property
+    def cut(self) -> float:
+        """Singular values at or below this are rounding."""
+        s = self.singular_values
+        eps = float(np.finfo(s.dtype).eps)
+        return max(self.jacobian.shape) * eps * float(s[0]) if s.size else 0.0
+
+    @functools.cached_property
+    def directions(self) -> np.ndarray:
+        """The directions of the singular values as rows, (k, n), in scaled units."""
+        rows = np.zeros((len(self.singular_values), self.x.size))
+        rows[:, self.free] = self._spectrum[2]
+        return rows
+
+    @property
+    def rank(self) -> int:
+        """The number of directions that the data determine."""
+        return int((self.singular_values > self.cut).sum())
+
+    @property
+    def condition(self) -> float:
+        """The condition number of J with columns of length 1."""
+        s = self.singular_values
+        if not s.size:
+            return 1.0
+        full = self.rank == int(self.free.sum())
+        return float(s[0] / s[-1]) if full and s[-1] > 0 else np.inf
+
+    @functools.cached_property
+    def hat(self) -> np.ndarray:
+        """The leverage of each residual, (m,)."""
+        u = self._spectrum[0][: len(self.residual), : self.rank]
+        return np.minimum(np.sum(u**2, axis=1), 1 - 1e-12)
+
+    @property
+    def dof(self) -> int:
+        """Degrees of freedom."""
+        return int(self.solution.dof)
+
+    @property
+    def noise_deviation(self) -> float:
+        """The standard deviation of a residual; 1 where the noise is known."""
+        if self.noise == "known":
+            return 1.0
+        chi2 = float(self.influence @ self.influence)
+        return float(np.sqrt(chi2 / self.dof)) if self.dof > 0 else np.nan
+
+    @functools.cached_property
+    def _inverse(self) -> np.ndarray:
+        """(J'J)^-1 of free parameters on what is determined, (k, k)."""
+        s, rank = self.singular_values, self.rank
+        norms = self.norms[self.free]
+        w = self._spectrum[2][:rank] / s[:rank, None] / np.where(norms > 0, norms, 1)
+        return w.T @ w
+
+    @functools.cached_property
+    def errors(self) -> np.ndarray:
+        """Standard errors, (n,); 0 where not free, inf where not determined."""
+        out = np.zeros(self.x.size)
+        some = np.sqrt(np.diag(self._inverse)) * self.noise_deviation
+        out[self.free] = np.where(self._lost, np.inf, some)
+        return out
+
+    @functools.cached_property
+    def _lost(self) -> np.ndarray:
+        """Which free parameters a null direction moves, (k,)."""
+        null = self._spectrum[2][self.rank :]
+        moved = np.sum(null**2, axis=0) > np.sqrt(np.finfo(null.dtype).eps)
+        return moved | (self.norms[self.free] == 0)
+
+    @functools.cached_property
+    def correlation(self) -> np.ndarray:
+        """Correlations of the parameters, (n, n); NaN where there are none."""
+        out = np.full((self.x.size,) * 2, np.nan)
+        size = np.sqrt(np.diag(self._inverse))
+        scale = np.where(self._lost, np.nan, size)
+        free = np.flatnonzero(self.free)
+        out[np.ix_(free, free)] = self._inverse / np.outer(scale, scale)
+        return out
+
+    @functools.cached_property
+    def offset(self) -> np.ndarray:
+        """How far the minimum still is, by a Gauss-Newton step, in errors, (n,).
+
+        0 for parameters that are not free or not determined.
+        """
+        out = np.zeros(self.x.size)
+        out[self.free] = self._inverse @ (self.jacobian.T @ self.weighted)[self.free]
+        known = (self.errors > 0) & np.isfinite(self.errors)
+        return np.where(known, np.abs(out) / np.where(known, self.errors, 1), 0)
+
+    def depends_on(self, i: int) -> bool:
+        """Whether parameter i, made NaN, changes any residual."""
+        x = self.x.copy()
+        x[i] = np.nan
+        with jax.debug_nans(False):
+            residual = self._rows_of(x).residual
+        return not np.array_equal(residual, self.residual)
+
+    def without(self, i: int) -> tuple[np.ndarray, float]:
+        """What is lost where parameter i is 0.
+
+        **Returns:** the parameters on which nothing depends then, as (n,) booleans, and
+        by how much chi2 rises, in variances of the noise, once the others have made a
+        Gauss-Newton step; inf where the model is not defined.
+        """
+        x = self.x.copy()
+        x[i] = 0
+        with jax.debug_nans(False):
+            rows = self._rows_of(x)
+        r, j = rows.weighted, rows.jacobian
+        if not (np.isfinite(r).all() and np.isfinite(j).all()):
+            return np.zeros_like(self.free), np.inf
+        norms = np.linalg.norm(j, axis=0)
+        empty = self.free & (norms <= 1e-9 * self.norms) & (self.norms > 0)
+        empty[i] = False
+        rest = self.free & ~empty
+        rest[i] = False
+        unit = np.where(norms[rest] > 0, norms[rest], 1)
+        step = np.linalg.lstsq(j[:, rest] / unit, -r)[0]
+        moved = r + j[:, rest] / unit @ step
+        rise = float(moved @ moved - self.weighted @ self.weighted)
+        return empty, rise / self.noise_deviation**2
+
+    @functools.cached_property
+    def hessian(self) -> np.ndarray:
+        """The exact Hessian of the cost at the solution, (n, n)."""
+        return np.asarray(hessian(self.problem, self.solution.params))
+
+    @functools.cached_property
+    def is_exact(self) -> bool:
+        """Whether residuals are no more than rounding of the numbers they come from."""
+        r, size = self.residual, 0.0
+        if isinstance(self.problem.residual, Curve):
+            data = self.problem.args
+            y = data.weigh(data.y)
+            size = float(np.linalg.norm(ravel_pytree(y)[0]))
+        jacobian = np.abs(self.jacobian)
+        moved = float(np.linalg.norm(jacobian @ np.abs(self.x)))
+        # Where all is 0 in the end, what is left is rounding of where it began.
+        began = float(np.linalg.norm(jacobian @ np.abs(self.start)))
+        size = max(size, moved, began / 64)
+        eps = float(np.finfo(r.dtype).eps)
+        return float(np.linalg.norm(r)) <= 64 * eps * size
+
+    @functools.cached_property
+    def fitted(self) -> np.ndarray | None:
+        """What a curve's model predicts, (m,); None for another residual."""
+        if not isinstance(self.problem.residual, Curve):
+            return None
+        data = self.problem.args
+        if isinstance(data.sigma, Factor):
+            return None
+        moved = self.residual
+        if data.sigma is not None:
+            wide = jax.tree.map(
+                lambda s, y: np.broadcast_to(s, np.shape(y)), data.sigma, data.y
+            )
+            moved = moved * np.asarray(ravel_pytree(wide)[0])[self.where]
+        return np.asarray(ravel_pytree(data.y)[0])[self.where] + moved
+
+    @property
+    def by_gram(self) -> bool:
+        """Whether the fit ended with J'J rather than a triangle of J."""
+        return isinstance(self.solution.linearisation, Gram)
+
+    def named(self, which: Any) -> tuple[str, ...]:
+        """The names of the parameters that an array of booleans marks."""
+        return tuple(self.names[i] for i in np.flatnonzero(which))
+
+    def in_words(self, directions: Any) -> tuple[str, ...]:
+        """Directions as combinations of named parameters."""
+        return combinations(np.asarray(directions), self.names)
+
+
+_rows_at = program(rows_at)

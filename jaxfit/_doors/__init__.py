@@ -1,0 +1,1 @@
+"""SciPy-shaped entries over the kernel."""

@@ -1,0 +1,1 @@
+"""The user's functions: callables as PyTrees, their signature, rows, differences."""

@@ -1,0 +1,1 @@
+"""The posterior: log density, its normal approximation, consensus of shards."""

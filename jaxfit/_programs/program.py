@@ -1,0 +1,196 @@
+"""`program`: a function that is compiled when it is called, and kept within a budget.
+
+`jax.jit` keeps what it compiles for as long as its function lives, which for a function
+of a module is for ever, and with it whatever the model captured. Here each structure of
+arguments has a `jax.jit` of its own, which can be given up (`_kept`): with it go the
+trace, the code, its memory maps and the captured arrays.
+"""
+
+import contextlib
+import functools
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.core import Tracer
+from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.tree_util import tree_flatten, tree_unflatten
+
+from .budget import taken
+from .fork import check_process
+from .kept import STORE
+
+
+class Compiled:
+    """A `jax.jit` of its own for one structure of arguments, given their leaves."""
+
+    def __init__(self, fn: Callable, treedef: Any, static: dict[int, Any], options):
+        # That of the latest call: JAX may trace again, for arrays elsewhere, and an
+        # equal function of before may have changed since.
+        self.treedef = treedef
+
+        def run(leaves):
+            args = list(jax.tree.unflatten(self.treedef, leaves))
+            for i in sorted(static):
+                args.insert(i, static[i])
+            with _tracing():
+                # JAX remembers structures of what it traces: it is shown leaves only.
+                out, form[0] = jax.tree.flatten(fn(*args))
+                return out
+
+        self.form = form = [None]
+
+        run.__name__ = run.__qualname__ = fn.__name__
+        self.jit = jax.jit(run, **options)
+        self.is_new = True
+        self.lock = threading.Lock()
+
+    def compile(self, key: Hashable, leaves: list) -> float:
+        """Compile it unless that is done, and note what it takes; in seconds."""
+        begun = time.perf_counter()
+        with self.lock:
+            if self.is_new:
+                before = taken()
+                with _discarded_on_failure(key):
+                    traced = self.jit.trace(leaves)
+                    traced.lower().compile()
+                self.is_new = False
+                STORE.compiled(key, before, _captured_bytes(traced.jaxpr, set()))
+        return time.perf_counter() - begun
+
+    def first_call(self, key: Hashable, leaves: list) -> Any:
+        """Its value where something is traced, which JAX may compile on the way."""
+        before = taken()
+        with _discarded_on_failure(key):
+            out = self(leaves)
+        self.is_new = False
+        STORE.compiled(key, before, 0)
+        return out
+
+    def __call__(self, leaves: list) -> Any:
+        out = self.jit(leaves)  # which may be what finds its form
+        return tree_unflatten(self.form[0], out)
+
+
+class Program:
+    """`jax.jit` of a function of PyTrees, for many structures of arguments."""
+
+    def __init__(self, fn: Callable, static: tuple[int, ...], options: dict[str, Any]):
+        functools.update_wrapper(self, fn)
+        self._fn, self._static, self._options = fn, static, options
+
+    def __call__(self, *args: Any) -> Any:
+        compiled, key, leaves = self._find(args)
+        if compiled.is_new and key is not None:
+            if _is_traced(leaves):
+                return compiled.first_call(key, leaves)
+            compiled.compile(key, leaves)
+        return compiled(leaves)
+
+    def ready(self, *args: Any) -> tuple[Callable[[], Any], float]:
+        """The call, compiled, and the seconds that this took: 0 if done before."""
+        compiled, key, leaves = self._find(args)
+        seconds = 0.0
+        if compiled.is_new and key is not None:
+            seconds = compiled.compile(key, leaves)
+        return functools.partial(compiled, leaves), seconds
+
+    def _find(self, args: tuple) -> tuple[Compiled, Hashable | None, list]:
+        """The program, its key among those that are kept (None: none), the leaves."""
+        static: dict[int, Any] = {}
+        if self._static:
+            static = {i: args[i] for i in self._static if i < len(args)}
+            args = tuple([a for i, a in enumerate(args) if i not in static])
+        # A part of another program is that one's, and goes when it has been traced.
+        inner = _TRACE.parts
+        if inner is None:
+            args = tuple([a.current() if hasattr(a, "current") else a for a in args])
+        leaves, treedef = tree_flatten(args)
+        try:
+            shapes = [(a.shape, a.dtype) for a in leaves]
+        except AttributeError:  # a number of Python's
+            shapes = [(np.shape(a), getattr(a, "dtype", type(a))) for a in leaves]
+        wide, traced = jax.config.read("jax_enable_x64"), _is_traced(leaves)
+        key = self, treedef, (*static.values(),), tuple(shapes), wide, traced
+        find = STORE.find
+        if inner is None:
+            check_process()
+        else:
+            find = inner.get
+        found = find(key)
+        if found is None:
+            found = Compiled(self._fn, treedef, static, self._options)
+            if inner is None:
+                found = STORE.add(key, found)
+            else:
+                inner[key] = found
+        found.treedef = treedef
+        return found, key if inner is None else None, leaves
+
+
+def program(
+    fn: Callable | None = None, *, static: tuple[int, ...] = (), **options: Any
+) -> Any:
+    """Compile a function of PyTrees as `jax.jit` does, but keep it within the budget.
+
+    `static` are the numbers of arguments that are hashed instead of traced; the other
+    options are those of `jax.jit`. The function is called by position. An argument that
+    has a method `current()`, a problem say, is known by what its functions hold now.
+    """
+    if fn is None:
+        return functools.partial(program, static=static, **options)
+    return Program(fn, static, options)
+
+
+class _Trace(threading.local):
+    """The programs that are parts of the one being traced in this thread, or None."""
+
+    parts: dict[Hashable, Compiled] | None = None
+
+
+_TRACE = _Trace()
+
+
+@contextlib.contextmanager
+def _tracing() -> Iterator[None]:
+    before = _TRACE.parts
+    if before is None:
+        _TRACE.parts = {}
+    try:
+        yield
+    finally:
+        _TRACE.parts = before
+
+
+@contextlib.contextmanager
+def _discarded_on_failure(key: Hashable) -> Iterator[None]:
+    """A program that cannot be made, for an error in the model, is not kept."""
+    try:
+        yield
+    except BaseException:
+        STORE.discard(key)
+        raise
+
+
+def _is_traced(leaves: list) -> bool:
+    return any([isinstance(a, Tracer) for a in leaves])
+
+
+def _captured_bytes(thing: Any, seen: set[int]) -> int:
+    """The bytes of the arrays that a traced program holds, in all its parts."""
+    # Newer releases of JAX have one class for what were two.
+    if isinstance(thing, ClosedJaxpr | Jaxpr):
+        consts = getattr(thing, "consts", ())
+        own = {id(a): a for a in consts if id(a) not in seen}
+        seen.update(own)
+        return sum(getattr(a, "nbytes", 0) for a in own.values()) + sum(
+            _captured_bytes(value, seen)
+            for eqn in thing.eqns
+            for value in eqn.params.values()
+        )
+    if isinstance(thing, tuple | list):
+        return sum(_captured_bytes(item, seen) for item in thing)
+    return 0

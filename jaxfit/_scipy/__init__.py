@@ -1,0 +1,1 @@
+"""SciPy's arguments, options, tables and messages in the kernel's terms."""

@@ -1,0 +1,129 @@
+"""Where a curve fit starts, which parameters are free, and between which bounds."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._functions.signature import Signature, did_you_mean
+from .data import real_array
+from .options import check_feasible, read_bounds
+
+
+class Start(NamedTuple):
+    """The start of all parameters, and what is known of them.
+
+    `free` are the positions of those that are fitted; `limits` are None where none of
+    them has a bound. `guess` asks for a better start, from the data.
+    """
+
+    names: tuple[str, ...]
+    p0: np.ndarray
+    free: tuple[int, ...]
+    limits: tuple[np.ndarray, np.ndarray] | None
+    guess: bool
+
+
+def read_start(
+    signature: Signature,
+    estimate: Callable[[], Any] | None,
+    p0: Any,
+    bounds: Any,
+    fixed: Mapping[str, float] | Any,
+    clip: bool,
+    dtype: np.dtype,
+) -> Start:
+    """The start from SciPy's `p0` and `bounds`, and `fixed` and `clip_p0`.
+
+    `estimate` is the model's own, asked where `p0` is None. Equal bounds fix a
+    parameter.
+
+    **Raises:** `ValueError` naming the parameter that is wrong.
+    """
+    guess = False
+    if p0 is None and estimate is not None:
+        p0 = estimate()
+    if isinstance(p0, str):
+        if p0 != "auto":
+            raise ValueError(f"`p0` must be numbers, None or 'auto', got {p0!r}.")
+        p0, guess = None, True
+    if p0 is None:
+        n = len(signature.names)
+        if n == 0:
+            raise ValueError(
+                "Unable to determine number of fit parameters. The model names none: "
+                "give `p0`."
+            )
+    else:
+        p0 = np.atleast_1d(real_array(p0, "p0", dtype))
+        n = p0.size
+        if p0.ndim > 1:
+            raise ValueError(f"`p0` must have one dimension, got shape {p0.shape}.")
+        signature.check_count(n)
+        if not np.isfinite(p0).all():
+            i = int(np.argmin(np.isfinite(p0)))
+            raise ValueError(f"`p0` must be finite, got {p0[i]} at index {i}.")
+    names = signature.label(n)
+    limits = read_bounds(bounds, n, names, dtype)
+    p0 = feasible(limits, n, dtype) if p0 is None else p0.copy()
+    held = held_by(fixed, p0, names)
+    if limits is not None and isinstance(fixed, Mapping):
+        given = np.isin(names, list(fixed))
+        lower = np.where(given, limits[0], -np.inf)
+        upper = np.where(given, limits[1], np.inf)
+        check_feasible(p0, (lower, upper), names, "fixed")
+    if limits is not None:
+        lower, upper = limits
+        p0 = np.where(~held & (lower == upper), lower, p0)
+        held |= lower == upper
+        limits = np.where(held, -np.inf, lower), np.where(held, np.inf, upper)
+        if clip:
+            p0 = np.clip(p0, *limits)
+        check_feasible(p0, limits, names, "p0")
+        if not np.isfinite(limits).any():
+            limits = None
+    if held.all():
+        raise ValueError("`fixed` leaves no parameter free: there is nothing to fit.")
+    free = tuple(int(i) for i in np.flatnonzero(~held))
+    return Start(names, p0, free, limits, guess)
+
+
+def feasible(bounds: tuple[np.ndarray, np.ndarray] | None, n: int, dtype) -> np.ndarray:
+    """SciPy's default start: 1, or the middle of the bounds, or 1 from the only one."""
+    if bounds is None:
+        return np.ones(n, dtype)
+    lower, upper = bounds
+    has_lower, has_upper = np.isfinite(lower), np.isfinite(upper)
+    low, high = np.where(has_lower, lower, 0), np.where(has_upper, upper, 0)
+    middle = 0.5 * (low + high)
+    one_sided = np.where(has_lower, low + 1, np.where(has_upper, high - 1, 1))
+    return np.where(has_lower & has_upper, middle, one_sided).astype(dtype)
+
+
+def held_by(fixed: Any, p0: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """Which parameters `fixed` holds; values it gives are written into p0.
+
+    Parameters lie along the last axis of p0.
+    """
+    held = np.zeros(p0.shape[-1], bool)
+    if fixed is None:
+        return held
+    if isinstance(fixed, Mapping):
+        for name, value in fixed.items():
+            if name not in names:
+                raise ValueError(
+                    f"`fixed` names `{name}`, which is no parameter of the model "
+                    f"({', '.join(names)}).{did_you_mean(str(name), names)}"
+                )
+            value = real_array(value, f"fixed[{name!r}]", p0.dtype)
+            if value.ndim or not np.isfinite(value):
+                raise ValueError(f"`fixed[{name!r}]` must be one finite number.")
+            p0[..., names.index(name)], held[names.index(name)] = value, True
+        return held
+    mask = np.asarray(fixed)
+    if mask.dtype != bool or mask.shape != held.shape:
+        raise ValueError(
+            f"`fixed` must be a dictionary of values by name or {held.size} booleans, "
+            f"got {fixed!r}."
+        )
+    return mask.copy()

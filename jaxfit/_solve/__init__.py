@@ -1,0 +1,1 @@
+"""One fit: the method and the problem joined, its solution and derivative."""

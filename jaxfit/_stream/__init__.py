@@ -1,0 +1,1 @@
+"""Data larger than memory: sources, passes over blocks, checkpoints."""

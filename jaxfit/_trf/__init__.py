@@ -1,0 +1,1 @@
+"""The Trust Region Reflective method: linearisation, subproblem, step, loop."""

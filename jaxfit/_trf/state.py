@@ -1,0 +1,76 @@
+"""The memory of a fit: what the loop carries from step to step."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._basics.types import Count, Flag, Scalar, Vector
+from .certificate import Visible
+
+
+class History(eqx.Module):
+    """One entry a step, NaN beyond the last: the fit as it went."""
+
+    cost: Float[Array, " steps"]
+    step_norm: Float[Array, " steps"]
+    radius: Float[Array, " steps"]
+    optimality: Float[Array, " steps"]
+
+    @staticmethod
+    def empty(steps: int, dtype) -> "History":
+        return History(*(jnp.full(steps, jnp.nan, dtype) for _ in range(4)))
+
+    def record(self, state: "State") -> "History":
+        """With this step's entry; a closing pass, which is no step, goes nowhere."""
+        idle = state.closed | state.fresh
+        i = jnp.where(idle, self.cost.size, state.num_steps - 1)
+        now = (state.cost, state.step_norm, state.radius, state.optimality)
+        leaves = (self.cost, self.step_norm, self.radius, self.optimality)
+        return History(*(a.at[i].set(v) for a, v in zip(leaves, now, strict=True)))
+
+
+class State(eqx.Module):
+    """The whole memory of a fit: loop carry and checkpoint. Nothing is longer than n^2.
+
+    `lin` is the last linearisation, at `x` once `closed`, and `optimality` and
+    `certified` are its; `radius` is 0 before the first step and before a new start.
+    """
+
+    x: Vector
+    before: Vector  # x before the last step that moved
+    inv_scale: Vector
+    steepest: Vector  # the largest column norms so far
+    lin: Any
+    cost: Scalar
+    optimality: Scalar
+    radius: Scalar
+    alpha: Scalar
+    step_norm: Scalar
+    promise: Scalar  # reduction predicted by the last step too small for the cost
+    idle: Count  # such steps since the cost has visibly fallen
+    num_steps: Count
+    nfev: Count
+    njev: Count
+    status: Count
+    closed: Flag
+    certified: Flag  # whether `lin` shows a minimum
+    restarts: Count  # new starts from a point that was none, without progress since
+    anchor: Scalar  # the cost at the last of them
+    rank: Count  # directions that the data determine at the start (`TRF.look`)
+    highest: Scalar  # the cost there
+    num_rows: Count  # residuals that count
+    history: History | None
+
+    @property
+    def evidence(self) -> Any:
+        """`lin` as it counts: columns that have become rounding say nothing."""
+        norms, r_norm = self.lin.column_norms, jnp.sqrt(2 * self.lin.cost)
+        fallen = Visible.of(self.x, norms, self.steepest, r_norm, 0).fallen
+        return self.lin.without(fallen)
+
+    @property
+    def fresh(self) -> Flag:
+        """Whether the next step is the first from where the fit stands."""
+        return self.radius == 0

@@ -1,0 +1,1 @@
+"""How sure: covariances, influence, profiles, resampling, propagation."""

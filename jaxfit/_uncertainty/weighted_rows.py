@@ -1,0 +1,119 @@
+"""The rows of a problem at its solution: what errors and diagnostics are made of.
+
+Near a point a fit is a linear least squares problem with rows j_i and residuals r_i, as
+the loss weighs them (`_loss`). Let psi = r rho'(z) be the influence of a residual and
+psi' its derivative, floored as there. Then a row's share in the gradient is psi_i j_i,
+and in J'J it is psi'_i j_i j_i'. Weighted rows are sqrt(psi') j and psi / sqrt(psi').
+"""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from .._basics.types import Scalar, Vector
+from .._problem.objective import Objective
+from .._problem.problem import Problem
+from .._solve.solution import Solution
+from .._trf.linearisation import Dense
+from .._trf.trf import TRF
+
+
+Noise = Literal["estimated", "known", "robust"]
+
+# 1 over the 75th percentile of the normal distribution: the standard deviation over
+# the median of |z|.
+MAD = 1.482602218505602
+
+
+class Rows(NamedTuple):
+    """m rows; those that are masked are 0 throughout."""
+
+    residual: Float[Array, " m"]  # r, as the problem states it
+    used: Bool[Array, " m"]
+    influence: Float[Array, " m"]  # psi; r without a robust loss
+    slope: Float[Array, " m"]  # psi'; 1 without a robust loss
+    weighted: Float[Array, " m"]  # psi / sqrt(psi')
+    jacobian: Float[Array, "m n"]  # sqrt(psi') J
+
+    @property
+    def scores(self) -> Float[Array, "m n"]:
+        """Each row's share in the gradient of the cost."""
+        return self.weighted[:, None] * self.jacobian
+
+
+def rows_at(problem: Problem, x: Vector, solver: TRF | None = None) -> Rows:
+    """The rows at parameters x; the solver tells how to differentiate."""
+    solver = TRF() if solver is None else solver
+    plain = solver.replaced(mesh=None, chunk_size=None)
+    objective = Objective.of(problem, x, plain, "qr")
+    r, jacobian = objective.rows_at(x)
+    _, weighted, scale = problem.loss.robustify(r)
+    one = jnp.ones_like(r)
+    scale = one if scale is None else scale
+    used = jnp.ones(r.shape, bool) if objective.mask is None else objective.mask
+    return Rows(r, used, weighted * scale, scale**2, weighted, jacobian)
+
+
+def noise_variance(
+    noise: Noise,
+    solution: Solution,
+    rows: Rows | None,
+    dropped: Bool[Array, " n"] | None = None,
+) -> Scalar:
+    """The variance of a residual.
+
+    "known": 1, as residuals are in units of their standard deviations. "estimated":
+    2 cost / dof; with a robust loss sum(psi^2) / dof / mean(psi'), so that times
+    (J' psi' J)^-1 it is the asymptotic covariance (Huber 1981, section 7.6). "robust":
+    the square of 1.4826 median |r|, times m / dof, which outliers hardly move. NaN
+    where dof < 1. `rows` are needed unless the loss is linear and the noise not
+    robust. Parameters that are `dropped` cost no degree of freedom.
+    """
+    if noise == "known":
+        return jnp.ones_like(solution.cost)
+    free = solution.dof + (0 if dropped is None else jnp.sum(dropped))
+    dof = jnp.where(free > 0, free, 1).astype(solution.cost.dtype)
+    if rows is None:
+        variance = 2 * solution.cost / dof
+    elif noise == "robust":
+        middle = jnp.nanmedian(jnp.where(rows.used, jnp.abs(rows.residual), jnp.nan))
+        variance = (MAD * middle) ** 2 * solution.num_rows / dof
+    else:
+        slope = jnp.sum(jnp.where(rows.used, rows.slope, 0)) / solution.num_rows
+        variance = jnp.sum(rows.influence**2) / dof / slope
+    return jnp.where(free > 0, variance, jnp.nan)
+
+
+def needs_rows(noise: Noise, problem: Problem) -> bool:
+    """Whether `noise_variance` looks at the rows."""
+    return noise == "robust" or (noise == "estimated" and problem.loss.rho is not None)
+
+
+def held_at(
+    problem: Problem, solution: Solution, drop_active: bool
+) -> tuple[Bool[Array, " n"], Bool[Array, " n"]]:
+    """Which parameters are fixed, and which of the others are held by an active bound.
+
+    The latter are none where active bounds are not to be dropped.
+    """
+    n = solution.num_params
+    fixed = jnp.zeros(n, bool) if solution.fixed is None else solution.fixed
+    if not drop_active or problem.bounds is None:
+        return fixed, jnp.zeros(n, bool)
+    active = [jnp.ravel(a) for a in jax.tree.leaves(solution.active_mask)]
+    return fixed, (jnp.concatenate(active) != 0) & ~fixed
+
+
+def dense(what: str, solution: Solution) -> Dense:
+    """The linearisation of a solution.
+
+    **Raises:** `ValueError` after a matrix-free fit, which has none.
+    """
+    if solution.linearisation is None:
+        raise ValueError(
+            f"a matrix-free fit forms no J'J, which jaxfit.{what} needs: solve again "
+            "from the solution with TRF(linear_solver='qr')."
+        )
+    return solution.linearisation

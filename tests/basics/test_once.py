@@ -1,0 +1,44 @@
+"""A boundary that XLA does not compute across: the same values, each computed once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfit._basics.once import once
+
+
+def several(x):
+    """Three results of a dozen cheap operations that they share."""
+    y = x
+    for k in range(12):
+        y = (y * x + k) * (x - y)
+    return {"first": y[0] + 1, "sum": jnp.sum(y, axis=0), "big": (y * y)[1] > 1}
+
+
+def test_it_gives_what_the_function_gives():
+    x = jnp.linspace(-1, 1, 30).reshape(3, 10).at[0, 3].set(jnp.nan)
+    count = jnp.zeros(10, jnp.int32)
+    expected = several(x)
+    for found in (
+        once(several, count, x),
+        jax.jit(once, static_argnums=0)(several, count, x),
+    ):
+        assert found["big"].dtype == bool
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-12)
+
+
+def test_it_runs_where_nothing_is_a_number():
+    x = jnp.full((3, 10), jnp.nan)
+    found = once(lambda x: jnp.isnan(x), jnp.ones(10, jnp.int32), x)
+    assert found.all()
+
+
+def test_what_results_share_is_compiled_once():
+    x, count = jnp.ones((3, 1000)), jnp.zeros(1000, jnp.int32)
+    plain = jax.jit(several).lower(x).compile().as_text()
+    apart = jax.jit(lambda x, count: once(several, count, x))
+    text = apart.lower(x, count).compile().as_text()
+    assert text.count("subtract(") <= plain.count("subtract(")
+    # One loop, which the compiler has not seen through.
+    assert text.count(" while(") == 1 and plain.count(" while(") == 0

@@ -1,0 +1,72 @@
+"""Every python block of README.md and docs/*.md runs, and prints what the page says.
+
+The blocks of a page share one namespace and run in their order. A text block right
+below a python block is what it prints.
+"""
+
+import re
+from pathlib import Path
+
+import jax
+import pytest
+
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCK = re.compile(
+    r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```\n)?",
+    re.DOTALL | re.MULTILINE,
+)
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+}
+
+
+@pytest.fixture(autouse=True)
+def restore_precision():
+    """Pages may switch float64 on or off; the next one starts as conftest left it."""
+    before = jax.config.jax_enable_x64
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page, text in PAGES.items() if BLOCK.search(text)]
+)
+def test_the_code_of_a_page_runs(page, capsys):
+    text = PAGES[page]
+    namespace = {"__name__": "__main__"}
+    for block in BLOCK.finditer(text):
+        # Blank lines in front make a traceback name the line of the page.
+        first = text.count("\n", 0, block.start("code"))
+        code = compile("\n" * first + block["code"], str(ROOT / page), "exec")
+        exec(code, namespace)
+        printed = capsys.readouterr().out
+        if block["output"] is not None:
+            assert printed == block["output"], f"{page}, line {first + 1}"
+
+
+def test_every_python_block_is_found():
+    for page, text in PAGES.items():
+        fences = re.findall(r"^\s*`{3,}\s*py", text, re.MULTILINE)
+        assert len(fences) == len(BLOCK.findall(text)), page
+
+
+def test_the_readme_tells_how_to_start_on_a_fresh_machine():
+    commands = re.findall(r"^python3 -m venv .*$", PAGES["README.md"], re.MULTILINE)
+    assert len(commands) == 2
+    assert commands[0].endswith("python -m jaxfit")
+    assert commands[1].endswith("python -m pytest -n 2")
+
+
+def test_the_api_page_shows_every_public_name():
+    shown = set(re.findall(r"^::: jaxfit\.(\w+)$", PAGES["docs/api.md"], re.MULTILINE))
+    init = (ROOT / "jaxfit" / "__init__.py").read_text(encoding="utf-8")
+    assert shown == set(re.findall(r"import \w+ as (\w+)", init))
+
+
+def test_the_contributing_page_names_every_file():
+    package = ROOT / "jaxfit"
+    files = {path.relative_to(package).as_posix() for path in package.rglob("*.py")}
+    named = set(re.findall(r"`([\w/]+\.py)`", PAGES["docs/contributing.md"]))
+    assert {path for path in files - named if not path.endswith("__init__.py")} == set()
