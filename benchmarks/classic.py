@@ -1,8 +1,9 @@
 """Does jaxfit reach the minima that SciPy's TRF reaches, at no more evaluations?
 
 The problems of tests/shared/problems.py (More, Garbow and Hillstrom's, others;
-bounded and robust ones among them) from 1, 10 and 100 times their standard starts. Peer:
-scipy.optimize.least_squares(method="trf", x_scale="jac") with exact Jacobians. Both
+bounded and robust ones among them) from 1, 10 and 100 times their standard starts.
+Peer: SciPy with exact Jacobians,
+scipy.optimize.least_squares(method="trf", x_scale="jac"). Both
 stop at ftol = xtol = 1e-8 and SciPy's gtol = 1e-8, which is jaxfit's atol.
 """
 

@@ -90,7 +90,7 @@ class LaneData:
         """The linearisation of each lane.
 
         Where derivatives are not finite and residuals are, they are replaced by
-        differences in a loop that runs when a lane needs it (`_repair`, and
+        differences in a loop that runs when a lane needs it (`_problem.repair`, and
         `Objective.linearise`).
         """
         lin = self._summed(problems, x, None)

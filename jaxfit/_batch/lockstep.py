@@ -1,7 +1,7 @@
 """Fits that step together: the kernel's method on columns, one fit a lane.
 
-Every array of a fit has the lanes along its last axis: x is (n, lanes), J'J is
-(n, n, lanes), a cost is (lanes,). The functions of `_trf` take such arrays as they take
+Every array of a fit has the lanes along its last axis: x is (n, lanes), J'J is (n, n,
+lanes), a cost is (lanes,). The functions of `_trf.trf` take such arrays as they take
 those of one fit. What differs is how a step is put together:
 
     linearise at the trial point -> judge the trial -> prepare -> propose the next one

@@ -1,8 +1,8 @@
 """Many fits as one traced function: `solve_batch`.
 
 What `jax.vmap(jaxfit.solve)` computes, at the speed of the hardware: a queue of
-problems worked off by lanes (`_queue`) that step by arithmetic (`_lanes`) or, where
-that does not serve, by the kernel's step (`_one_by_one`); over several devices by
+problems worked off by lanes (`queue`) that step by arithmetic (`lockstep`) or, where
+that does not serve, by the kernel's step (`vmapped`); over several devices by
 `shard_map`.
 """
 

@@ -1,7 +1,7 @@
 """Lanes that each take the kernel's own step, by `jax.vmap`.
 
-For what `_lanes` does not do by arithmetic: many parameters, the triangular form, fits
-without a matrix. The linear algebra is that of the library, batched.
+For what `lockstep` does not do by arithmetic: many parameters, the triangular form,
+fits without a matrix. The linear algebra is that of the library, batched.
 """
 
 import dataclasses

@@ -120,7 +120,8 @@ class Call:
             return None
         limits = self.start.limits
         if limits is not None:
-            limits = tuple(jax.numpy.asarray(a)[self.free,] for a in limits)
+            lower, upper = (jax.numpy.asarray(a)[self.free,] for a in limits)
+            limits = lower, upper
         if step is not None:
             step = np.asarray(step, self.p0.dtype)
             step = step[self.free] if step.size > 1 else step

@@ -1,6 +1,6 @@
 """Analysers of the fit itself: its end, the minimum, the path, the arithmetic.
 
-See `_diagnose` for what an analyser is.
+See `diagnose` for what an analyser is.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """Analysers of the parameters: which the data determine, and which they need.
 
-See `_diagnose` for what an analyser is.
+See `diagnose` for what an analyser is.
 """
 
 from collections.abc import Iterator

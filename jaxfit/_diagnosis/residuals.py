@@ -1,7 +1,7 @@
 """Analysers of the residuals: outliers, influence, unequal noise, structure.
 
 Thresholds of tests are p-values of 1e-3 or below, so that of a thousand healthy fits
-one is called ill. See `_diagnose` for what an analyser is.
+one is called ill. See `diagnose` for what an analyser is.
 """
 
 import math

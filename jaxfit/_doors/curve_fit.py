@@ -1,10 +1,11 @@
 """Door 1: `curve_fit`, SciPy's call over the kernel, and `CurveFit`, the same to keep.
 
-A call is read on the host (`_data`, `_start`, `_curve_options`), made ready and run
-(`_curve_call`) as one compiled program (`_curve_program`: the kernel's `solve` of a
-`curve_problem`), and what comes out is wrapped (`_curve_result`). Programs are shared
-by all calls with the same model and the same options; data are padded to the length of
-a bucket where the model is row-wise, so that new lengths rarely need a new one.
+A call is read on the host (`_scipy.data`, `_scipy.start`, `_scipy.leastsq_options`),
+made ready and run (`_curve.call`) as one compiled program (`_curve.program`: the
+kernel's `solve` of a `curve_problem`), and what comes out is wrapped
+(`_curve.outcome`). Programs are shared by all calls with the same model and the same
+options; data are padded to the length of a bucket where the model is row-wise, so that
+new lengths rarely need a new one.
 """
 
 import functools

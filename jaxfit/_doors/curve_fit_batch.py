@@ -1,8 +1,9 @@
 """Door 2: `curve_fit_batch`, SciPy's call for many fits at once.
 
-A call is read on the host (`_batch_read`), cut into slices (`_batch_call`) that go
-through one compiled program (`_batch_program`: the kernel's `solve_batch`), and what
-comes out is wrapped (`_batch_result`). Starts may come from neighbours (`_neighbours`).
+A call is read on the host (`_curve_batch.reading`), cut into slices
+(`_curve_batch.slices`) that go through one compiled program (`_curve_batch.program`:
+the kernel's `solve_batch`), and what comes out is wrapped (`_curve_batch.result`).
+Starts may come from neighbours (`_curve_batch.neighbours`).
 """
 
 import dataclasses

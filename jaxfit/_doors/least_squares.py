@@ -308,7 +308,7 @@ def _differences(residual, fun, scheme, step, limits, n) -> DifferenceJacobian |
     if scheme is None:
         return None
     if limits is not None:
-        limits = tuple(map(jnp.asarray, limits))
+        limits = jnp.asarray(limits[0]), jnp.asarray(limits[1])
     return DifferenceJacobian(residual, limits, step, scheme, eps, argnum=0)
 
 

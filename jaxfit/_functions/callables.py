@@ -4,8 +4,8 @@
 function has none and becomes part of the PyTree's structure; an equinox Module gives
 its array leaves (the weights of a network, say) to jit, vmap and grad.
 
-Two structures are equal where the callables hold the same (`_capture`), whatever their
-own `__eq__` says: a program is used again for an equal structure.
+Two structures are equal where the callables hold the same (`_programs.capture`),
+whatever their own `__eq__` says: a program is used again for an equal structure.
 """
 
 from typing import Any

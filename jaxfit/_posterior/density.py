@@ -5,7 +5,7 @@
                                                         integrated out
 
 Samplers want variables without bounds: the density is that of u with x = x(u)
-(`_bijection`), so the log of |dx/du| is added. A robust loss counts as the density
+(`_trf.unbounded`), so the log of |dx/du| is added. A robust loss counts as the density
 exp(-cost) that it is, up to a constant (Student's t for "cauchy", near enough).
 """
 

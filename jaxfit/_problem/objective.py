@@ -4,9 +4,9 @@ The only place that sees data. The user's residual is traced here, once; cost,
 linearisation and derivatives all evaluate that one program. Rows whose mask is False
 become zeros in the residual and in every derivative.
 
-Statistics of rows add. Where the residual is proven row-wise (`_rows`) and the data do
-not fit the cache, they are visited block by block and nothing as long as the data is
-ever made: then the residual is traced a second time, for a block.
+Statistics of rows add. Where the residual is proven row-wise (`_functions.rowwise`) and
+the data do not fit the cache, they are visited block by block and nothing as long as
+the data is ever made: then the residual is traced a second time, for a block.
 """
 
 import dataclasses
@@ -140,7 +140,7 @@ class Objective(eqx.Module):
     ) -> tuple[Float[Array, " b"], Columns]:
         """Residuals and columns of J of some rows, differences where J is not finite.
 
-        `length` is how far each parameter moves to change r by |r| (`_repair`).
+        `length` is how far each parameter moves to change r by |r| (`repair`).
         """
 
         def fn(x):
@@ -231,7 +231,7 @@ class Objective(eqx.Module):
         """Cost, residual and columns of J of some rows, as the loss weighs them.
 
         Given the `length` of each parameter, what of J is not finite is replaced by
-        differences (`_repair`).
+        differences (`repair`).
         """
         if length is None:
             r, jt = self._rows_at(x, rows, mask)

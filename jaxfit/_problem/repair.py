@@ -7,8 +7,8 @@ branch of a `where` that is not taken. Of such an entry of J
     J_i = (r(x + h e_i) - r(x - h e_i)) / 2h,      h = eps^(1/3) L_i,
 
 and both points are taken inside where a bound is near (second order, "3-point" of
-`_differences`). Where only one side is finite, its slope counts, and of two slopes that
-disagree, as at a kink, the flatter one: the other may be infinite.
+`_functions.differences`). Where only one side is finite, its slope counts, and of two
+slopes that disagree, as at a kink, the flatter one: the other may be infinite.
 
 L_i = |r| / |J_i| is how far a parameter alone moves to change r by |r|, so the steps
 have the units of the parameters; it is kept between eps^(1/6) |x_i| and max(1, |x_i|).

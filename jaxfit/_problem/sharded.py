@@ -8,9 +8,9 @@ for that many rows, and only the sums, some n^2 numbers of each device, ever tra
 
 The second is the tall and skinny QR of Demmel, Grigori, Hoemmen and Langou (SIAM
 Journal on Scientific Computing 34, 2012). Data are never gathered. The residual has to
-be row-wise (`_rows`), as for blocks of rows, which a share may be cut into in turn.
-Where it is not, data that are on a mesh stay as they are, in the Gram form: its sums
-are what a compiler makes all-reduces of.
+be row-wise (`_functions.rowwise`), as for blocks of rows, which a share may be cut into
+in turn. Where it is not, data that are on a mesh stay as they are, in the Gram form:
+its sums are what a compiler makes all-reduces of.
 """
 
 import dataclasses

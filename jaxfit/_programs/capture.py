@@ -2,7 +2,7 @@
 
 A traced program keeps the globals, closures and attributes that its function had when
 it was traced. So they are part of what the program is known by: one that was compiled
-for other values is not found again. `_content` tells what is looked at, and how.
+for other values is not found again. `content` tells what is looked at, and how.
 
 A function may change what it captures when it is called: it counts its calls, or keeps
 what it computed once. Such a change is of the trace's own making, and no reason for

@@ -2,7 +2,7 @@
 
 `jax.jit` keeps what it compiles for as long as its function lives, which for a function
 of a module is for ever, and with it whatever the model captured. Here each structure of
-arguments has a `jax.jit` of its own, which can be given up (`_kept`): with it go the
+arguments has a `jax.jit` of its own, which can be given up (`kept`): with it go the
 trace, the code, its memory maps and the captured arrays.
 """
 

@@ -1,8 +1,8 @@
 """Whether data of a model may be padded: proven, or they are not.
 
 Rows added to x must change nothing in the value at the others. Two traces show it, at
-two lengths: the rows are treated one by one (`_rows`), and both traces are the same
-program, so that the length is nowhere among the values.
+two lengths: the rows are treated one by one (`_functions.rowwise`), and both traces are
+the same program, so that the length is nowhere among the values.
 """
 
 from typing import Any

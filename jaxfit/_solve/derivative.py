@@ -6,16 +6,16 @@ loss scale and bounds. Therefore
 
     dx = -(dF/dx)^-1 dF/dtheta dtheta,      dF/dx = diag(v) H + diag(dv g)
 
-In the hat variables of `_trf` the matrix is symmetric and, at a minimum, positive
+In the hat variables of `_trf.trf` the matrix is symmetric and, at a minimum, positive
 semidefinite: S = diag(d) H diag(d) + diag(c). An active bound makes its row
 (ub - x) or (x - lb) times g, so x follows the bound; a fixed parameter follows it
 by definition. Directions in which S has no curvature get derivative 0, and so
 does a fit that failed (`status` < 0): defined, and harmless to its neighbours.
 
-Where the exact Hessian is not finite though the fit is (`_repair`), or a residual has a
-derivative of its own that forbids another, J'J takes its place and J is held while
-theta moves: the derivative of the Gauss-Newton method, which lacks the curvature of
-the residual. What has no such substitute, the derivative of J'J, is NaN.
+Where the exact Hessian is not finite though the fit is (`_problem.repair`), or a
+residual has a derivative of its own that forbids another, J'J takes its place and J is
+held while theta moves: the derivative of the Gauss-Newton method, which lacks the
+curvature of the residual. What has no such substitute, the derivative of J'J, is NaN.
 
 The number of passes over the data does not depend on how many steps the fit took, and
 the rule is itself differentiable, so second derivatives work.

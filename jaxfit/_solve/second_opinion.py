@@ -13,7 +13,7 @@ minimum where, on the parameters that no bound holds,
 
 Such a valley may have come to its limit, where no parameter can lower the cost by more
 than that level as it changes by its own size or by |r| / |J_i|, whichever is longer.
-Else the fit may stand on a kink (`_kink`). This is asked on the host, of single fits
+Else the fit may stand on a kink (`kink`). This is asked on the host, of single fits
 that have ended without a certificate: no other fit pays for it.
 """
 

@@ -17,7 +17,7 @@ from .._trf.algebra import UNROLL
 
 
 Strategy = Literal["in_memory", "chunked", "streamed"]
-# Problems of fewer numbers than this are not cut in blocks (see `_objective`).
+# Problems of fewer numbers than this are not cut in blocks (see `_problem.objective`).
 _SMALL = 2**18
 # Rows of a block where nobody chose: enough that what a block costs besides its rows
 # (0.2 ms) does not count, few enough that all blocks in flight take some 20 MB.
@@ -156,6 +156,7 @@ def block_rows(num_rows: int | None, workers: int) -> int:
         return most // 2
     turns = max(1, round(num_rows / (workers * most)))
     share = -(-num_rows // (workers * turns))
-    # Of long blocks the parts that fit a cache are to be equal (see `_objective`).
+    # Of long blocks the parts that fit a cache are to be equal (see
+    # `_problem.objective`).
     step = 4096 if share > 2**15 else 64
     return min(most + most // 2, -(-share // step) * step)

@@ -1,6 +1,6 @@
 """The Gram form of many fits at once, lanes along the last axis.
 
-`_linearise` and `_subproblem` for arrays of shape (n, lanes) and (n, n, lanes): sums
+`linearisation` and `subproblem` for arrays of shape (n, lanes) and (n, n, lanes): sums
 over rows instead of matrix products, and elimination instead of factorisations.
 """
 

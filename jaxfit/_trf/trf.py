@@ -6,7 +6,7 @@ from the current radius (`propose`), evaluate the cost there and accept or shrin
 (`judge`). The loop knows the data by two functions, `cost(x)` and `linearise(x)`, and
 carries nothing longer than n^2.
 
-Hat space. With jac scaling s_i = 1/|J_i| and the Coleman-Li vector v (see `_bounds`),
+Hat space. With jac scaling s_i = 1/|J_i| and the Coleman-Li vector v (see `bounds`),
 
     x = d x_h,   d_i = s_i where v_i = 1,   d_i = sqrt(v_i s_i) towards a bound
     B_h = diag(d) J'J diag(d) + diag(c),    c_i = s_i g_i dv_i,    g_h = d g
@@ -16,7 +16,8 @@ among the trust-region, reflected and gradient step follow Branch, Coleman and L
 as implemented in SciPy; what differs is listed in docs/how-a-fit-flows.md.
 
 `init`, `prepare`, `propose`, `judge` and `finish` take many fits as they take one: then
-every array has an axis of lanes behind its own, x is (n, lanes) (see `_lanes`).
+every array has an axis of lanes behind its own, x is (n, lanes) (see
+`_batch.lockstep`).
 """
 
 import copy

@@ -4,7 +4,7 @@ Where a model is not linear in its parameters, or a bound is near, standard erro
 symmetric and wrong. A profile interval holds a parameter, fits all others anew, and
 ends where the cost has risen by what the level allows (Venzon and Moolgavkar 1988,
 Applied Statistics 37; MINOS in James and Roos 1975). All parameters, sides and levels
-are lanes of one batch (`_rays`).
+are lanes of one batch (`crossings`).
 """
 
 from collections.abc import Sequence

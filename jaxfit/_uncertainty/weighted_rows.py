@@ -1,9 +1,10 @@
 """The rows of a problem at its solution: what errors and diagnostics are made of.
 
 Near a point a fit is a linear least squares problem with rows j_i and residuals r_i, as
-the loss weighs them (`_loss`). Let psi = r rho'(z) be the influence of a residual and
-psi' its derivative, floored as there. Then a row's share in the gradient is psi_i j_i,
-and in J'J it is psi'_i j_i j_i'. Weighted rows are sqrt(psi') j and psi / sqrt(psi').
+the loss weighs them (`_problem.loss`). Let psi = r rho'(z) be the influence of a
+residual and psi' its derivative, floored as there. Then a row's share in the gradient
+is psi_i j_i, and in J'J it is psi'_i j_i j_i'. Weighted rows are sqrt(psi') j and psi /
+sqrt(psi').
 """
 
 from typing import Literal, NamedTuple

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfit import Status, _batch_call, curve_fit_batch
+from jaxfit import Status, curve_fit_batch
+from jaxfit._curve_batch import slices
 
 
 SLOW = pytest.mark.slow
@@ -51,14 +52,14 @@ def wrong(result, reference):
 def evaluations(monkeypatch):
     """Fits and evaluations of all passes that a call makes."""
     passes = []
-    real = _batch_call.BatchCall.fit
+    real = slices.BatchCall.fit
 
     def counted(self, data, *arguments):
         numbers = real(self, data, *arguments)
         passes.append((data.size, int(numbers.counts[:, 1].sum())))
         return numbers
 
-    monkeypatch.setattr(_batch_call.BatchCall, "fit", counted)
+    monkeypatch.setattr(slices.BatchCall, "fit", counted)
     return passes
 
 

@@ -18,7 +18,8 @@ import pytest
 import scipy.optimize
 
 import jaxfit
-from jaxfit import CurveFitBatchResult, Status, _slices, curve_fit_batch
+from jaxfit import CurveFitBatchResult, Status, curve_fit_batch
+from jaxfit._basics import threads
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -799,7 +800,7 @@ MANY = np.broadcast_to(Y.reshape(1, P, M), (60, P, M)).reshape(-1, M)
 def interrupted(monkeypatch):
     """Ctrl-C comes when the first slice is done; whether another pass begins."""
     calls = []
-    real = _slices.wait
+    real = threads.wait
 
     def wait(*args, **options):
         calls.append(args)
@@ -807,7 +808,7 @@ def interrupted(monkeypatch):
             raise KeyboardInterrupt
         return real(*args, **options)
 
-    monkeypatch.setattr(_slices, "wait", wait)
+    monkeypatch.setattr(threads, "wait", wait)
     return calls
 
 
