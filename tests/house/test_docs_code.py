@@ -65,8 +65,21 @@ def test_the_api_page_shows_every_public_name():
     assert shown == set(re.findall(r"import \w+ as (\w+)", init))
 
 
-def test_the_contributing_page_names_every_file():
+def tables_of_files(text: str) -> dict[str, list[str]]:
+    """The files with a row below the heading of each folder, in their order."""
+    tables = {}
+    for section in re.split(r"^### `", text, flags=re.MULTILINE)[1:]:
+        folder = section.split("`")[0]
+        tables[folder] = re.findall(r"^\| `([\w/]+\.py)` \|", section, re.MULTILINE)
+    return tables
+
+
+def test_the_contributing_page_has_a_row_for_every_file():
     package = ROOT / "jaxfit"
-    files = {path.relative_to(package).as_posix() for path in package.rglob("*.py")}
-    named = set(re.findall(r"`([\w/]+\.py)`", PAGES["docs/contributing.md"]))
-    assert {path for path in files - named if not path.endswith("__init__.py")} == set()
+    folders = {}
+    for path in package.glob("_*/*.py"):
+        if path.name != "__init__.py":
+            name = path.relative_to(package).as_posix()
+            folders.setdefault(path.parent.name, []).append(name)
+    tables = tables_of_files(PAGES["docs/contributing.md"])
+    assert {folder: sorted(files) for folder, files in folders.items()} == tables
