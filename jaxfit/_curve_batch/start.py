@@ -1,6 +1,7 @@
 """Where the fits of a batch start, which parameters are free, between which bounds."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from .._functions.signature import signature_of
 from .._scipy.data import real_array
 from .._scipy.model import ScipyModel
 from .._scipy.options import NamedLoss, ScipyLoss, check_feasible
-from .._scipy.start import held_by
+from .._scipy.start import held_by, with_own_estimate
 from .._search.guess import beginnings, candidates, sizes
 from .data import BatchData, Part
 from .reading import Measured, read_shaped
@@ -47,8 +48,12 @@ def read_batch_start(
     dtype, shape = measured.dtype, measured.shape
     neighbours = isinstance(p0, str) and p0 == "neighbours"
     values, what = (start, "start") if neighbours else (p0, "p0")
+    values = with_own_estimate(values, f, functools.partial(_counting, measured))
     if values is None:
-        values = _estimated(f, measured)
+        raise ValueError(
+            "`p0` is missing: give (n,) starts for all fits or one set for each, or "
+            "'auto' or 'neighbours', or the model a method `estimate_p0(xdata, ydata)`."
+        )
     auto = isinstance(values, str)
     if auto and values != "auto":
         allowed = "'auto'" if neighbours else "'auto' or 'neighbours'"
@@ -156,15 +161,13 @@ def _mean(data: Any) -> tuple[Any, np.ndarray]:
     return jax.tree.map(one, data.x, **is_part), mean.astype(data.dtype)
 
 
-def _estimated(f: Callable, measured: Measured) -> Any:
-    estimate = getattr(f, "estimate_p0", None)
-    if estimate is None:
-        raise ValueError(
-            "`p0` is missing: give (n,) starts for all fits or one set for each, or "
-            "'auto' or 'neighbours', or the model a method `estimate_p0(xdata, ydata)`."
-        )
+def _counting(measured: Measured) -> tuple[Any, np.ndarray]:
+    """x, as f sees it, and the mean of y, both without rows that hold no datum."""
     x, y = _mean(measured)
-    return estimate(np.moveaxis(x, 0, -1) if measured.rows_last else x, y)
+    used = np.isfinite(y)
+    if not used.all():
+        x, y = jax.tree.map(lambda a: a[used] if len(a) == len(used) else a, (x, y))
+    return np.moveaxis(x, 0, -1) if measured.rows_last else x, y
 
 
 def _read_limits(

@@ -22,7 +22,7 @@ from .._functions.expected import refuse_foreign
 from .._functions.signature import signature_of
 from .._programs.fork import check_process
 from .._scipy.data import Data, fit_dtype, read_data
-from .._scipy.host import check_host, hosted_loss, model_and_jacobian
+from .._scipy.host import check_host, hosted_loss, model_and_jacobian, table_columns
 from .._scipy.leastsq_options import CALL_ONLY, read_options
 from .._scipy.options import (
     check_callback,
@@ -32,7 +32,7 @@ from .._scipy.options import (
     read_loss,
     unjitted,
 )
-from .._scipy.start import Start, read_start
+from .._scipy.start import Start, read_start, with_own_estimate
 
 
 def curve_fit(
@@ -67,7 +67,8 @@ def curve_fit(
     - `mask`, booleans like `ydata`: False leaves a datum out, and so do the masks of
         NumPy's masked arrays, of `xdata` and `sigma` as well.
     - `p0="auto"` guesses sizes from the data; a model's own `f.estimate_p0(xdata,
-        ydata)` is used if there is one and `p0` is None.
+        ydata)` is used if there is one and `p0` is None. It is given arrays, without
+        data that are left out.
     - `nan_policy="propagate"`: what is not finite makes the result NaN.
     - `fixed={"c": 0.0}` holds parameters at values, `fixed=[False, False, True]` at
         their starts. Equal bounds fix as well.
@@ -185,10 +186,9 @@ class CurveFit:
         dtype = fit_dtype(ydata)
         reading = ydata, sigma, check_finite, nan_policy, dtype, mask
         data = read_data(xdata, *reading)
-        estimate = getattr(self.model, "estimate_p0", None)
-        if estimate is not None:
-            estimate = functools.partial(estimate, xdata, ydata)
-        start = read_start(self.signature, estimate, p0, bounds, fixed, clip_p0, dtype)
+        counting = functools.partial(_counting, data, xdata)
+        p0 = with_own_estimate(p0, self.model, counting)
+        start = read_start(self.signature, p0, bounds, fixed, clip_p0, dtype)
         method = self._method(start, data)
         with precision(dtype):
             model, jac = self.model, self.jac
@@ -222,3 +222,14 @@ class CurveFit:
                     f"data points={data.count}. method='trf' fits all the same."
                 )
         return method
+
+
+def _counting(data: Data, xdata: Any) -> tuple[Any, Any]:
+    """x and y that count; of a table the table itself or, if some do not, columns."""
+    x, y = data.counting()
+    columns = table_columns(xdata)
+    if columns is None:
+        return x, y
+    if data.mask is None:
+        return xdata, y
+    return {name: a[data.mask] for name, a in columns.items()}, y

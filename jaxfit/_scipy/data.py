@@ -64,6 +64,18 @@ class Data:
             self, **{k: jax.tree.map(pad, getattr(self, k)) for k in _ARRAYS}
         )
 
+    def counting(self) -> tuple[Any, Any]:
+        """x and y in the caller's form, without rows that do not count.
+
+        Where y is no vector nothing is left out.
+        """
+        x, y = self.x, self.y
+        if self.num_rows is not None and self.mask is not None:
+            x, y = jax.tree.map(
+                lambda a: a[self.mask] if self.is_rows(a) else a, (x, y)
+            )
+        return np.moveaxis(x, 0, -1) if self.rows_last else x, y
+
     def copied(self) -> "Data":
         """The data safe from later changes by their owner."""
         return dataclasses.replace(

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._functions.from_numpy import HostFunction
 from .._functions.signature import Signature, did_you_mean
 from .data import real_array
 from .options import check_feasible, read_bounds
@@ -24,9 +25,31 @@ class Start(NamedTuple):
     guess: bool
 
 
+def with_own_estimate(p0: Any, f: Callable, data: Callable[[], tuple]) -> Any:
+    """`p0` or, where it is None, the model's own `f.estimate_p0(xdata, ydata)`.
+
+    `data()` gives x and y of data that count, as arrays in the form that f takes. None
+    where neither is there; a model made by `from_numpy` has what its function has.
+
+    **Raises:** `TypeError` where `estimate_p0` is no method.
+    """
+    if p0 is not None:
+        return p0
+    if isinstance(f, HostFunction):
+        f = f.fn
+    estimate = getattr(f, "estimate_p0", None)
+    if estimate is None:
+        return None
+    if not callable(estimate):
+        raise TypeError(
+            "`estimate_p0` of the model must be a method that takes (xdata, ydata), "
+            f"got {type(estimate).__name__}."
+        )
+    return estimate(*data())
+
+
 def read_start(
     signature: Signature,
-    estimate: Callable[[], Any] | None,
     p0: Any,
     bounds: Any,
     fixed: Mapping[str, float] | Any,
@@ -35,14 +58,11 @@ def read_start(
 ) -> Start:
     """The start from SciPy's `p0` and `bounds`, and `fixed` and `clip_p0`.
 
-    `estimate` is the model's own, asked where `p0` is None. Equal bounds fix a
-    parameter.
+    Equal bounds fix a parameter.
 
     **Raises:** `ValueError` naming the parameter that is wrong.
     """
     guess = False
-    if p0 is None and estimate is not None:
-        p0 = estimate()
     if isinstance(p0, str):
         if p0 != "auto":
             raise ValueError(f"`p0` must be numbers, None or 'auto', got {p0!r}.")

@@ -519,6 +519,9 @@ class Estimating:
         return [y.max(), x[np.argmax(y)], 0.1 * np.ptp(x)]
 
 
+OUT = np.arange(60) % 7 == 3  # what is left out, far from the peak
+
+
 def test_a_model_may_estimate_its_start():
     model = Estimating()
     x = np.linspace(400.0, 700.0, 60)
@@ -528,6 +531,48 @@ def test_a_model_may_estimate_its_start():
     close(result.popt, [3e4, 532.0, 6.0], 0.05)
     curve_fit(model, x, y, p0=[2e4, 530.0, 5.0])
     assert model.asked == 1
+
+
+@pytest.mark.parametrize(
+    "left_out",
+    [
+        lambda y: (np.where(OUT, np.nan, y), {"nan_policy": "omit"}),
+        lambda y: (np.where(OUT, 1e9, y), {"mask": ~OUT}),
+        lambda y: (np.ma.array(np.where(OUT, 1e9, y), mask=OUT), {}),
+    ],
+)
+def test_the_models_own_estimate_is_given_data_that_count_as_arrays(left_out):
+    x = np.linspace(400.0, 700.0, 60)
+    y = np.asarray(Estimating()(x, 3e4, 532.0, 6.0)) + 300 * NOISE[:60]
+    model = Estimating()
+    y, options = left_out(y)
+    xdata = x if options.get("nan_policy") else x.tolist()
+    for fit in (curve_fit, lambda f, *args, **more: CurveFit(f)(*args, **more)):
+        result = fit(model, xdata, y, **options)
+        close(result.popt, [3e4, 532.0, 6.0], 0.05)
+    assert model.asked == 2
+
+
+def test_a_host_functions_own_estimate_is_asked():
+    class OnTheHost(Estimating):
+        def __call__(self, x, height, centre, width):
+            return height * np.exp(-0.5 * ((x - centre) / width) ** 2)
+
+    model = OnTheHost()
+    x = np.linspace(400.0, 700.0, 60)
+    y = model(x, 3e4, 532.0, 6.0) + 300 * NOISE[:60]
+    result = curve_fit(jaxfit.from_numpy(model), x, y)
+    assert model.asked == 1
+    close(result.popt, [3e4, 532.0, 6.0], 0.05)
+
+
+def test_an_estimate_that_is_no_method_is_refused():
+    def model(x, a):
+        return a * x
+
+    model.estimate_p0 = [1.0]
+    with pytest.raises(TypeError, match="`estimate_p0` of the model must be a method"):
+        curve_fit(model, np.arange(5.0), np.arange(5.0))
 
 
 def gaussian(x, height, centre, width, offset, *, xp=jnp):

@@ -500,6 +500,23 @@ def test_a_start_is_guessed_or_the_models_own(plain):
     close(fit(Decay(), p0=None).popt, plain.popt, 1e-6)
 
 
+def test_the_models_own_estimate_is_given_rows_with_data():
+    class Decay:
+        def estimate_p0(self, xdata, ydata):
+            assert xdata.shape == ydata.shape == (M - 2,)
+            return [ydata.max(), 1.0]
+
+        def __call__(self, x, a, b):
+            return decay(x, a, b)
+
+    mask = np.arange(M) > 1
+    y = np.where(mask, Y[:8], np.nan)
+    found = curve_fit_batch(Decay(), X, y, mask=mask, devices=1)
+    assert found.success.all()
+    given = curve_fit_batch(decay, X, y, [1.0, 1.0], mask=mask, devices=1)
+    close(found.popt, given.popt, 1e-6)
+
+
 # --- Precision and what is passed in -----------------------------------------------
 
 

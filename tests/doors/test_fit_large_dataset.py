@@ -296,3 +296,52 @@ def test_models_that_mix_rows_are_for_the_memory():
         ValueError, match=r"`cumsum` works along the rows.*jaxfit.curve_fit"
     ):
         fit("streamed", T, 2 * np.cumsum(T), cumulated)
+
+
+class Estimating:
+    """A model with a start of its own, far from 1."""
+
+    def __init__(self):
+        self.given = []
+
+    def __call__(self, x, a, b, c):
+        return a * jnp.exp(-b * (x - 1000.0)) + c
+
+    def estimate_p0(self, x, y):
+        self.given.append((x, y))
+        return [np.ptp(y), 1.0 / np.std(x), y.min()]
+
+
+@pytest.mark.parametrize("strategy", WAYS)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_the_models_own_estimate_is_asked(strategy, chunked):
+    model, x, y = Estimating(), T + 1000, Y.copy()
+    y[5] = np.nan
+    options = {"chunk_size": 64} if strategy == "streamed" else {}
+    if chunked:
+        data = [(x[:100], y[:100]), (x[100:], y[100:])], None
+    else:
+        data = x, y
+    found = fit(strategy, *data, model, nan_policy="omit", **options)
+    ((given_x, given_y),) = model.given
+    np.testing.assert_array_equal(given_x, np.delete(x, 5))
+    np.testing.assert_array_equal(given_y, np.delete(y, 5))
+    expected = jaxfit.curve_fit(model, x, y, nan_policy="omit")
+    same(found, expected, 1e-6)
+    model.given.clear()
+    fit(strategy, *data, model, p0=expected.popt, nan_policy="omit", **options)
+    assert model.given == []
+
+
+def test_the_models_own_estimate_sees_x_as_the_model_does():
+    class Plane:
+        def __call__(self, x, a, b):
+            return a * x[0] + b * x[1]
+
+        def estimate_p0(self, x, y):
+            assert x.shape == (2, y.size)
+            return [3.0, 5.0]
+
+    x = np.stack([T, np.sin(T)])
+    found = fit("streamed", x, 2 * x[0] - x[1], Plane(), chunk_size=64)
+    np.testing.assert_allclose(found.popt, [2.0, -1.0], rtol=1e-9)
