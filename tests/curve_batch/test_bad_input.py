@@ -2,7 +2,7 @@
 
 Every message names the argument, which fit or element where that is to be known, and a
 way out. What is wrong with the numbers of one fit is its status instead: see
-test_curve_fit_batch.py.
+test_status.py.
 """
 
 import re
@@ -17,7 +17,6 @@ from jaxfit import curve_fit_batch, from_numpy
 
 
 pytestmark = pytest.mark.usefixtures("without_type_checks")
-
 M, SHAPE = 12, (2, 3)
 X = np.linspace(0.0, 2.0, M)
 Y = np.linspace(1.0, 2.0, 6).reshape(*SHAPE, 1) * np.exp(-1.3 * X)
@@ -67,7 +66,7 @@ def test_the_calls_that_the_others_spoil_are_fine():
     assert result.success.all() and result.shape == (3,)
 
 
-# --- Data ------------------------------------------------------------------------
+# --- Data -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -213,7 +212,7 @@ def test_lists_of_unequal_lengths(options, error, text):
     refused(error, text, listed, **options)
 
 
-# --- Starts, bounds, what is fixed -----------------------------------------------
+# --- Starts, bounds, what is fixed ------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -299,7 +298,7 @@ def test_starts_bounds_and_what_is_fixed(options, error, text):
     refused(error, text, **options)
 
 
-# --- Options ---------------------------------------------------------------------
+# --- Options ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -382,7 +381,7 @@ def test_models(f, error, text):
     refused(error, text, f=f)
 
 
-# --- Tracers -----------------------------------------------------------------------
+# --- Tracers ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

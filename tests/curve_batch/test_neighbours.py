@@ -148,7 +148,7 @@ def test_bounds_of_each_fit_and_what_is_fixed_are_kept():
     assert (np.abs(result.popt[..., 1] - true[..., 1]) < 0.3).mean() > 0.995
 
 
-# --- Data that are missing ---------------------------------------------------------
+# --- Data that are missing ----------------------------------------------------
 
 
 def test_fits_without_data_harm_no_other():
@@ -193,7 +193,7 @@ def test_blocks_whose_centre_is_masked_are_fitted_to_the_others():
     assert wrong(result, fit(f, y, true))[some].mean() < 0.005
 
 
-# --- x per fit, single precision ---------------------------------------------------
+# --- x per fit, single precision ----------------------------------------------
 
 
 def test_an_x_of_each_fit():

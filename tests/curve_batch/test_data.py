@@ -1,0 +1,99 @@
+"""Precision of a batch, and the kinds of arrays that it is passed."""
+
+import jax.numpy as jnp
+import numpy as np
+from curve_batches import (
+    MASK,
+    P0,
+    SHAPE,
+    SIGMA,
+    STARTS,
+    XS,
+    X,
+    Y,
+    close,
+    decay,
+    fit,
+    same_bits,
+)
+
+from jaxfit import curve_fit_batch
+
+
+def test_single_precision_comes_within_a_fraction_of_a_standard_error(plain):
+    """The promise: a twentieth of a standard error at worst, where noise is seen."""
+    single = curve_fit_batch(decay, X, Y, P0, dtype="float32", devices=1)
+    assert {a.dtype for a in (*single, single.perr, single.cost)} == {
+        np.dtype(np.float32)
+    }
+    assert single.success.all()
+    away = np.abs(single.popt - plain.popt) / plain.perr
+    assert away.max() < 0.05 and np.median(away) < 0.005
+    close(single.perr, plain.perr, 1e-2)
+    # JAX's arrays in single precision ask for it by themselves.
+    result = curve_fit_batch(decay, X, jnp.asarray(Y, jnp.float32), P0, devices=1)
+    same_bits(result, single)
+    assert curve_fit_batch(decay, X, Y.astype(np.float32), P0, devices=1)[0].dtype == (
+        np.float64
+    )
+
+
+def test_a_polish_ends_in_double_precision(plain):
+    result = curve_fit_batch(decay, X, Y, P0, polish=True, devices=1)
+    assert result.popt.dtype == result.pcov.dtype == np.float64
+    # As near as the tolerances of every day come: a ten-thousandth of an error.
+    assert (np.abs(result.popt - plain.popt) < 1e-4 * plain.perr).all()
+    close(result.pcov, plain.pcov, 1e-4, 1e-7 * plain.pcov.max())
+    tight = fit(polish=True)
+    close(tight.popt, plain.popt, 1e-7)
+    assert tight.success.all() and tight.nfev.max() < 40
+    single = curve_fit_batch(
+        decay, X, Y, P0, dtype=np.float32, covariance=False, devices=1
+    )
+    assert (result.nfev > single.nfev).all()  # those of both passes
+
+
+def test_numpy_in_and_numpy_out(plain):
+    for name in ("popt", "pcov", "perr", "cost", "optimality", "status", "nfev"):
+        assert type(getattr(plain, name)) is np.ndarray
+    result = fit(xdata=jnp.asarray(X), ydata=jnp.asarray(Y), p0=jnp.asarray(P0))
+    assert type(result.popt) is np.ndarray
+    same_bits(result, plain)
+
+
+def test_nothing_that_is_passed_in_is_written_to_or_returned():
+    arrays = {
+        "xdata": XS.copy(),
+        "ydata": Y.copy(),
+        "p0": STARTS.copy(),
+        "sigma": SIGMA.copy(),
+        "mask": MASK.copy(),
+        "bounds": np.stack([np.zeros((*SHAPE, 2)), np.full((*SHAPE, 2), 9.0)]),
+    }
+    before = {name: a.copy() for name, a in arrays.items()}
+    for a in arrays.values():
+        a.flags.writeable = False
+    result = fit(**arrays, nan_policy="omit", clip_p0=True)
+    assert result.success.all()
+    result.popt[...] = 7.0
+    result.pcov[...] = 7.0
+    for name, a in arrays.items():
+        np.testing.assert_array_equal(a, before[name])
+        assert not any(np.shares_memory(a, out) for out in result)
+
+
+def test_memory_maps_integers_and_strides(plain, tmp_path):
+    y = np.memmap(tmp_path / "y", np.float64, "w+", shape=Y.shape)
+    y[...] = Y
+    same_bits(
+        fit(ydata=np.memmap(tmp_path / "y", mode="r", shape=Y.shape, dtype=float)),
+        plain,
+    )
+    same_bits(fit(ydata=np.moveaxis(np.moveaxis(Y, -1, 0).copy(), 0, -1)), plain)
+    same_bits(fit(xdata=np.repeat(X, 2)[::2], ydata=np.asfortranarray(Y)), plain)
+    same_bits(fit(ydata=Y.astype(">f8")), plain)
+    same_bits(fit(ydata=Y.tolist()), plain)
+    counts = np.rint(1000 * Y).astype(np.int32)
+    result = fit(ydata=counts, p0=[2000, 1])
+    assert result.popt.dtype == np.float64
+    same_bits(result, fit(ydata=counts.astype(float), p0=[2000.0, 1.0]))
