@@ -1,74 +1,102 @@
-"""jaxfit: bounded nonlinear least squares in pure JAX, a whole fit as one function."""
+"""jaxfit: bounded nonlinear least squares in pure JAX, a whole fit as one function.
 
-from . import datasets as datasets
-from ._basics.rounding import pretty as pretty
-from ._basics.status import Status as Status
-from ._batch.solution import BatchSolution as BatchSolution
-from ._batch.solve_batch import solve_batch as solve_batch
-from ._curve.result import CurveFitResult as CurveFitResult
-from ._curve.result import FitError as FitError
-from ._curve_batch.result import CurveFitBatchResult as CurveFitBatchResult
-from ._diagnosis.checkup import Checkup as Checkup
-from ._diagnosis.diagnose import diagnose as diagnose
-from ._diagnosis.findings import Finding as Finding
-from ._diagnosis.findings import HealthReport as HealthReport
-from ._diagnosis.findings import Severity as Severity
-from ._diagnosis.goodness import Comparison as Comparison
-from ._diagnosis.goodness import Goodness as Goodness
-from ._diagnosis.goodness import compare_models as compare_models
-from ._diagnosis.goodness import goodness_of_fit as goodness_of_fit
-from ._doors.curve_fit import CurveFit as CurveFit
-from ._doors.curve_fit import curve_fit as curve_fit
-from ._doors.curve_fit_batch import curve_fit_batch as curve_fit_batch
-from ._doors.fit_large_dataset import LargeFit as LargeFit
-from ._doors.fit_large_dataset import fit_large_dataset as fit_large_dataset
-from ._doors.least_squares import least_squares as least_squares
-from ._functions.from_numpy import from_numpy as from_numpy
-from ._posterior.consensus import Consensus as Consensus
-from ._posterior.consensus import consensus as consensus
-from ._posterior.density import Laplace as Laplace
-from ._posterior.density import LogDensity as LogDensity
-from ._posterior.density import laplace as laplace
-from ._posterior.density import log_density as log_density
-from ._problem.problem import Problem as Problem
-from ._problem.problem import curve_problem as curve_problem
-from ._programs.kept import clear_caches as clear_caches
-from ._programs.kept import set_program_budget as set_program_budget
-from ._scipy.host import HostFunctionWarning as HostFunctionWarning
-from ._scipy.options import OptionWarning as OptionWarning
-from ._solve.hessian import hessian as hessian
-from ._solve.solution import Solution as Solution
-from ._solve.solve import solve as solve
-from ._stream.blocks import ReadError as ReadError
-from ._stream.checkpoint import Checkpoint as Checkpoint
-from ._stream.checkpoint import CheckpointError as CheckpointError
-from ._stream.fit_stream import StreamFit as StreamFit
-from ._stream.fit_stream import fit_stream as fit_stream
-from ._stream.mapped import SourceChangedError as SourceChangedError
-from ._stream.memory_profiler import MemoryProfiler as MemoryProfiler
-from ._stream.plan import Plan as Plan
-from ._stream.plan import plan as plan
-from ._stream.source import ArraySource as ArraySource
-from ._stream.source import Source as Source
-from ._stream.source import TableSource as TableSource
-from ._stream.warm_up import WarmUp as WarmUp
-from ._trf.linearisation import Gram as Gram
-from ._trf.linearisation import Triangle as Triangle
-from ._trf.state import History as History
-from ._trf.state import State as State
-from ._trf.trf import TRF as TRF
-from ._uncertainty.bootstrap import Bootstrap as Bootstrap
-from ._uncertainty.bootstrap import Jackknife as Jackknife
-from ._uncertainty.bootstrap import bootstrap as bootstrap
-from ._uncertainty.bootstrap import jackknife as jackknife
-from ._uncertainty.covariance import Covariance as Covariance
-from ._uncertainty.covariance import covariance as covariance
-from ._uncertainty.crossings import Side as Side
-from ._uncertainty.influence import Influence as Influence
-from ._uncertainty.influence import influence as influence
-from ._uncertainty.profile import Contour as Contour
-from ._uncertainty.profile import Profile as Profile
-from ._uncertainty.profile import contour as contour
-from ._uncertainty.profile import profile as profile
-from ._uncertainty.propagation import Propagated as Propagated
-from ._uncertainty.propagation import propagate as propagate
+A public name is imported when it is first used (PEP 562), so `import jaxfit` takes
+milliseconds, and a command line need not wait for JAX before it answers.
+"""
+
+from importlib import import_module as _import_module
+
+
+# Where each public name is defined; `__init__.pyi` says the same to type checkers.
+_HOMES = {
+    "datasets": "datasets",
+    "pretty": "_basics.rounding",
+    "Status": "_basics.status",
+    "BatchSolution": "_batch.solution",
+    "solve_batch": "_batch.solve_batch",
+    "CurveFitResult": "_curve.result",
+    "FitError": "_curve.result",
+    "CurveFitBatchResult": "_curve_batch.result",
+    "Checkup": "_diagnosis.checkup",
+    "diagnose": "_diagnosis.diagnose",
+    "Finding": "_diagnosis.findings",
+    "HealthReport": "_diagnosis.findings",
+    "Severity": "_diagnosis.findings",
+    "Comparison": "_diagnosis.goodness",
+    "Goodness": "_diagnosis.goodness",
+    "compare_models": "_diagnosis.goodness",
+    "goodness_of_fit": "_diagnosis.goodness",
+    "CurveFit": "_doors.curve_fit",
+    "curve_fit": "_doors.curve_fit",
+    "curve_fit_batch": "_doors.curve_fit_batch",
+    "LargeFit": "_doors.fit_large_dataset",
+    "fit_large_dataset": "_doors.fit_large_dataset",
+    "least_squares": "_doors.least_squares",
+    "from_numpy": "_functions.from_numpy",
+    "Consensus": "_posterior.consensus",
+    "consensus": "_posterior.consensus",
+    "Laplace": "_posterior.density",
+    "LogDensity": "_posterior.density",
+    "laplace": "_posterior.density",
+    "log_density": "_posterior.density",
+    "Problem": "_problem.problem",
+    "curve_problem": "_problem.problem",
+    "clear_caches": "_programs.kept",
+    "set_program_budget": "_programs.kept",
+    "HostFunctionWarning": "_scipy.host",
+    "OptionWarning": "_scipy.options",
+    "hessian": "_solve.hessian",
+    "Solution": "_solve.solution",
+    "solve": "_solve.solve",
+    "ReadError": "_stream.blocks",
+    "Checkpoint": "_stream.checkpoint",
+    "CheckpointError": "_stream.checkpoint",
+    "StreamFit": "_stream.fit_stream",
+    "fit_stream": "_stream.fit_stream",
+    "SourceChangedError": "_stream.mapped",
+    "MemoryProfiler": "_stream.memory_profiler",
+    "Plan": "_stream.plan",
+    "plan": "_stream.plan",
+    "ArraySource": "_stream.source",
+    "Source": "_stream.source",
+    "TableSource": "_stream.source",
+    "WarmUp": "_stream.warm_up",
+    "Gram": "_trf.linearisation",
+    "Triangle": "_trf.linearisation",
+    "History": "_trf.state",
+    "State": "_trf.state",
+    "TRF": "_trf.trf",
+    "Bootstrap": "_uncertainty.bootstrap",
+    "Jackknife": "_uncertainty.bootstrap",
+    "bootstrap": "_uncertainty.bootstrap",
+    "jackknife": "_uncertainty.bootstrap",
+    "Covariance": "_uncertainty.covariance",
+    "covariance": "_uncertainty.covariance",
+    "Side": "_uncertainty.crossings",
+    "Influence": "_uncertainty.influence",
+    "influence": "_uncertainty.influence",
+    "Contour": "_uncertainty.profile",
+    "Profile": "_uncertainty.profile",
+    "contour": "_uncertainty.profile",
+    "profile": "_uncertainty.profile",
+    "Propagated": "_uncertainty.propagation",
+    "propagate": "_uncertainty.propagation",
+}
+
+__all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str):
+    """The public name, from the module that defines it; kept, so asked for once."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _import_module(f"{__name__}.{_HOMES[name]}")
+    # `datasets` is a module itself.
+    value = home if name == _HOMES[name] else getattr(home, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not, and what every module has."""
+    return sorted({*__all__, *globals()})

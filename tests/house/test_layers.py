@@ -300,7 +300,7 @@ def state():
     }
 
 before = state()
-import jaxfit
+from jaxfit import *
 print(json.dumps([before, state()]))
 """
 
