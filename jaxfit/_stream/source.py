@@ -169,7 +169,7 @@ class ArraySource:
             give_back(seen.popleft())
 
     def sample(self, rows: int) -> tuple:
-        """About so many rows in 64 pieces, taken evenly from all of them; at most all."""
+        """About so many rows in 64 pieces, taken evenly from all; at most all."""
         if rows >= self.num_rows:
             return _plain(next(self.chunks(0, self.num_rows)))
         piece = max(1, rows // 64)

@@ -318,10 +318,8 @@ def test_the_models_own_estimate_is_asked(strategy, chunked):
     model, x, y = Estimating(), T + 1000, Y.copy()
     y[5] = np.nan
     options = {"chunk_size": 64} if strategy == "streamed" else {}
-    if chunked:
-        data = [(x[:100], y[:100]), (x[100:], y[100:])], None
-    else:
-        data = x, y
+    chunks = [(x[:100], y[:100]), (x[100:], y[100:])]
+    data = (chunks, None) if chunked else (x, y)
     found = fit(strategy, *data, model, nan_policy="omit", **options)
     ((given_x, given_y),) = model.given
     np.testing.assert_array_equal(given_x, np.delete(x, 5))
