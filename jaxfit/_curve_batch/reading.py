@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from .._problem.masked import unmasked
+from .._basics.masked import unmasked
 from .._problem.sigma import check_covariance, check_deviations
 from .._scipy.data import fit_dtype, real_array
 from .data import Part

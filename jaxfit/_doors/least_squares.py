@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._basics.checks import is_concrete
+from .._basics.masked import read_mask
 from .._basics.precision import precision
 from .._basics.status import DOUBTFUL, Status
 from .._basics.types import Vector
@@ -19,7 +20,6 @@ from .._curve.nonfinite import Spot, beside, first_in_rows, with_params
 from .._functions.callables import Function
 from .._functions.differences import DifferenceJacobian
 from .._functions.explain import explained
-from .._problem.masked import read_mask
 from .._problem.objective import Objective
 from .._problem.problem import Problem
 from .._programs.capture import Capture, Held, check_capture, interned

@@ -23,7 +23,7 @@ from .._basics.checks import (
 )
 from .._functions.callables import Function
 from .._functions.expected import expected
-from .floating import as_floats
+from .._functions.floating import as_floats
 from .per_row import are_rows
 from .sigma import check_deviations
 

@@ -25,13 +25,13 @@ from .._basics.checks import (
     real_tree,
     refuse,
 )
+from .._basics.masked import rows_of_x, unmasked
 from .._basics.precision import in_own_settings
 from .._functions.callables import Function
 from .._programs.fork import check_process
 from .._trf.bounds import Bounds
 from .curve import Curve, curve_data
 from .loss import LOSSES, Loss
-from .masked import rows_of_x, unmasked
 
 
 class Problem(eqx.Module):

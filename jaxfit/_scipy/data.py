@@ -14,7 +14,7 @@ import numpy as np
 from jax.core import Tracer
 
 from .._basics.checks import broadcast_like
-from .._problem.masked import both, is_masked, read_mask, rows_of_x, unmasked
+from .._basics.masked import both, is_masked, read_mask, rows_of_x, unmasked
 from .._problem.sigma import check_sigma
 from .buckets import pad_rows
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, PyTree
 from .._basics.types import Vector
 from .._functions.callables import Function
 from .._functions.explain import explained
-from .._problem.floating import as_floats
+from .._functions.floating import as_floats
 from .._problem.per_row import Shared
 from .._programs.capture import Capture, check_capture
 

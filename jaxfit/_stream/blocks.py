@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from .._problem.masked import both
+from .._basics.masked import both
 from .chunk import joined, rows_of, without_masks
 from .mapped import SourceChangedError, check_file
 from .source import Source, check_source, chunks_from, num_rows_of

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from .._problem.masked import both, is_masked, rows_of_x, unmasked
+from .._basics.masked import both, is_masked, rows_of_x, unmasked
 
 
 def without_masks(chunk: tuple, number: int) -> tuple[tuple, np.ndarray | None]:

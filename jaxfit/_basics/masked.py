@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._basics.checks import broadcast_like
+from .checks import broadcast_like
 
 
 def is_masked(tree: Any) -> bool:
