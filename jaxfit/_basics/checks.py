@@ -1,7 +1,9 @@
 """Checks of options, in one voice: the argument, what came, what to do."""
 
+import difflib
 import math
 import operator
+from collections.abc import Iterable
 from typing import Any, get_args
 
 import jax
@@ -159,3 +161,25 @@ def refuse(bad, params, what: str, values: dict | None = None) -> None:
     ]
     shown = ", ".join(f"{k} {float(v[i])!r}" for k, v in (values or {}).items())
     raise ValueError(f"{what} at params{names[i]}" + (f": {shown}." if shown else "."))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ " Did you mean `...`?", or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean `{close[0]}`?" if close else ""
+
+
+def refuse_unknown(
+    given: Iterable[str], known: Iterable[str], where: str, also: Iterable[str] = ()
+) -> None:
+    """Refuse keywords that are not known, with the nearest one that is.
+
+    Those of `also` are taken elsewhere: they may be meant too.
+    """
+    known = sorted(known)
+    for name in given:
+        if name not in known:
+            raise TypeError(
+                f"{where} got an unexpected keyword argument `{name}`."
+                f"{did_you_mean(name, [*known, *also])} It takes {', '.join(known)}."
+            )

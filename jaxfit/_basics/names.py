@@ -1,11 +1,10 @@
-"""Parameters by name: what the leaves of a PyTree are called, and finding one."""
+"""Names of parameters: of a PyTree's numbers, those meant by a user, sums of them."""
 
 import difflib
 import operator
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jax.tree_util import SequenceKey, keystr, tree_leaves_with_path
 
@@ -90,13 +89,18 @@ def _places(one: Any, names: tuple[str, ...]) -> list[int]:
     return [place]
 
 
-def shape_like(params: Any, flat: Any) -> Any:
-    """Arrays cut up like `params` along their last axis, with any axes before it."""
-    leaves, structure = jax.tree.flatten(params)
-    parts, start = [], 0
-    for leaf in leaves:
-        shape, size = np.shape(leaf), int(np.prod(np.shape(leaf)))
-        part = flat[..., start : start + size]
-        parts.append(part.reshape(*part.shape[:-1], *shape))
-        start += size
-    return jax.tree.unflatten(structure, parts)
+def combinations(directions: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
+    """Directions as sums of named parameters; those that are zero are left out."""
+    found = []
+    for direction in directions:
+        size = np.abs(direction).max()
+        if not size > 0:
+            continue
+        parts = direction / direction[np.argmax(np.abs(direction))]
+        order = [i for i in np.argsort(-np.abs(parts)) if abs(parts[i]) > 0.01]
+        text = str(names[order[0]])
+        for i in order[1:]:
+            share = "" if abs(parts[i]) > 0.995 else f"{abs(parts[i]):.2g} "
+            text += f" {'-' if parts[i] < 0 else '+'} {share}{names[i]}"
+        found.append(text)
+    return tuple(found)

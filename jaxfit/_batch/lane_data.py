@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from .._basics.trees import on_some
 from .._basics.varying import alike
 from .._problem.objective import Objective, why_not_rowwise
 from .._problem.per_row import are_rows
@@ -132,9 +133,7 @@ class LaneData:
             def cut(leaf):
                 return jax.lax.dynamic_slice_in_dim(leaf, start, block)
 
-            rows = jax.tree.map(
-                lambda a, is_row: cut(a) if is_row else a, problems.args, of_rows
-            )
+            rows = on_some(cut, problems.args, of_rows)
             used = None if mask is None else cut(mask)
             if size % self.chunk:
                 new = (start + jnp.arange(block) >= due)[:, None]

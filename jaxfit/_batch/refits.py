@@ -10,13 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
 from .._basics.checks import is_concrete
 from .._basics.machine import cores
 from .._basics.precision import precision
 from .._basics.threads import ON_A_THREAD, in_slices
+from .._basics.trees import as_rows
 from .._programs.program import program
 from .._trf.trf import TRF
 from .queue import SHARE_OF_SHORT
@@ -99,8 +99,3 @@ def _on_threads(make, solver, how, workers):
         raise KeyboardInterrupt
     slices = [parts[begin] for begin in range(0, n, size)]
     return jax.tree.map(lambda *of: jnp.asarray(np.concatenate(of)[:n]), *slices)
-
-
-def as_rows(params: PyTree) -> Float[Array, "n k"]:
-    """Parameters with a first axis as rows."""
-    return jax.vmap(lambda one: ravel_pytree(one)[0])(params)

@@ -18,11 +18,11 @@ from jaxtyping import Array, Int
 
 from .._basics.checks import positive_int
 from .._basics.precision import in_own_settings
+from .._basics.trees import padded, take, unravel_as
 from .._basics.varying import axes_of, varying
 from .._problem.problem import Problem
 from .._programs.fork import check_process
 from .._programs.program import program
-from .._solve.solve import unravel_as
 from .._trf.trf import TRF
 from .derivative import solutions
 from .lane_data import LaneData
@@ -211,11 +211,8 @@ def _split(fits, stack, solver, count, mesh):
     extra = share * mesh.size - stack.size
     every = PartitionSpec(mesh.axis_names)
 
-    def pad(a):
-        return jnp.concatenate([a, jnp.repeat(a[-1:], extra, axis=0)])
-
     leaves = [
-        pad(a) if batched and extra else a
+        padded(a, len(a) + extra) if batched and extra else a
         for a, batched in zip(stack.leaves, stack.batched, strict=True)
     ]
     specs = [every if batched else PartitionSpec() for batched in stack.batched]
@@ -236,8 +233,7 @@ def _split(fits, stack, solver, count, mesh):
         out_specs=(every, every),
         check_vma=False,
     )(leaves, solver, count, first)
-    results = jax.tree.map(lambda a: a[: stack.size], results)
-    return results, jnp.mean(efficiency)
+    return take(results, slice(stack.size)), jnp.mean(efficiency)
 
 
 def _lanes(stack: Stack, n: int, arithmetic: bool) -> int:
@@ -269,19 +265,17 @@ def _solution(stack: Stack, results: Results, efficiency, covariance) -> BatchSo
     if problems.lower is not None:
         fixed = problems.lower == problems.upper
 
-    def cut(flat):
-        start = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), one.params)
-        return jax.vmap(lambda row: unravel_as(start, row))(flat)
-
     params = jax.tree.map(
-        lambda a, like: a.astype(like.dtype), cut(reals[:, :n]), one.params
+        lambda a, like: a.astype(like.dtype),
+        unravel_as(one.params, reals[:, :n]),
+        one.params,
     )
     return BatchSolution(
         params=params,
         cost=reals[:, n],
         optimality=reals[:, n + 1],
         counts=counts[:, :4],
-        active_mask=cut(counts[:, 5 : 5 + n]),
+        active_mask=unravel_as(one.params, counts[:, 5 : 5 + n]),
         num_rows=counts[:, 4],
         num_params=n,
         fixed=fixed,

@@ -11,13 +11,14 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from .._basics.precision import precision
+from .._basics.trees import padded, take
 from .._functions.callables import Function
 from .._functions.from_numpy import HostFunction
 from .._problem.derivatives import columns, mode_of
 from .._problem.repair import lengths, repaired
 from .._programs.capture import captured
 from .._programs.program import program
-from .._scipy.buckets import bucket, pad_rows
+from .._scipy.buckets import bucket
 from .._scipy.data import read_x
 from .._scipy.host import table_columns
 from .._scipy.model import Inputs, ScipyModel
@@ -65,9 +66,9 @@ class Predictor:
                 free = self.params[list(model.free)]
                 if is_paddable(model, Inputs(rows, self.params), free, len(rows)):
                     m = len(rows)
-                    rows = pad_rows(rows, bucket(m))
+                    rows = padded(rows, bucket(m))
             out = jax.device_get(fn(model, Inputs(rows, self.params)))
-        return out if m is None else jax.tree.map(lambda a: a[:m], out)
+        return out if m is None else take(out, slice(m))
 
 
 @program

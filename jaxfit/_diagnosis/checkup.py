@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from .._basics.names import names_of
+from .._basics.names import combinations, names_of
 from .._problem.curve import Curve, Factor
 from .._problem.problem import Problem
 from .._programs.program import program
@@ -15,7 +15,6 @@ from .._solve.hessian import hessian
 from .._solve.solution import Solution
 from .._trf.linearisation import Gram
 from .._trf.trf import TRF
-from .._uncertainty.covariance import combinations
 from .._uncertainty.weighted_rows import Rows, held_at, rows_at
 from .goodness import GoodnessNoise
 

@@ -1,9 +1,8 @@
-"""What a model's signature says, and advice for names that are not in one."""
+"""The signature of a model f(x, *params): names and number of its parameters."""
 
-import difflib
 import inspect
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 
@@ -53,25 +52,3 @@ def signature_of(f: Callable) -> Signature:
     params = positional[1:]
     required = sum(p.default is kinds.empty for p in params)
     return Signature(tuple(p.name for p in params), required, variadic)
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """ " Did you mean `...`?", or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean `{close[0]}`?" if close else ""
-
-
-def refuse_unknown(
-    given: Iterable[str], known: Iterable[str], where: str, also: Iterable[str] = ()
-) -> None:
-    """Refuse keywords that are not known, with the nearest one that is.
-
-    Those of `also` are taken elsewhere: they may be meant too.
-    """
-    known = sorted(known)
-    for name in given:
-        if name not in known:
-            raise TypeError(
-                f"{where} got an unexpected keyword argument `{name}`."
-                f"{did_you_mean(name, [*known, *also])} It takes {', '.join(known)}."
-            )

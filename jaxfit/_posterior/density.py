@@ -20,8 +20,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._basics.checks import is_concrete, one_of, positive_int
-from .._basics.names import shape_like
 from .._basics.precision import in_own_precision
+from .._basics.trees import unravel_as
 from .._basics.types import Matrix, Scalar, Vector
 from .._functions.callables import Function
 from .._problem.problem import Problem
@@ -60,7 +60,7 @@ class LogDensity(eqx.Module):
             value = -0.5 * objective.num_rows * jnp.log(cost)
         prior = self.bijection.log_slope(u)
         if self.prior is not None:
-            prior += self.prior(shape_like(self.problem.params, x))
+            prior += self.prior(unravel_as(self.problem.params, x))
         # What a fixed parameter's coordinate does matters to nothing: standard normal,
         # so that a sampler's walk along it stays where it is.
         idle = 0.5 * jnp.sum(jnp.where(self.bijection.fixed, u, 0) ** 2)
@@ -77,7 +77,7 @@ class LogDensity(eqx.Module):
         """Parameters of u, or of many with any axes before."""
         flat = u.reshape(-1, u.shape[-1])
         x = jax.vmap(self.bijection.forward)(flat).reshape(u.shape)
-        return shape_like(self.problem.params, x)
+        return unravel_as(self.problem.params, x)
 
     @in_own_precision
     def unconstrain(self, params: PyTree[ArrayLike]) -> Vector:

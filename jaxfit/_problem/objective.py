@@ -20,6 +20,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from .._basics.trees import on_some
 from .._basics.types import Scalar, Vector
 from .._basics.varying import alike
 from .._functions.constants import forget_other_precision
@@ -440,10 +441,10 @@ def _rows(rows, size: int, start, count: int):
     if count == size:
         return rows
 
-    def cut(leaf, is_row):
-        return jax.lax.dynamic_slice_in_dim(leaf, start, count) if is_row else leaf
+    def cut(leaf):
+        return jax.lax.dynamic_slice_in_dim(leaf, start, count)
 
-    return jax.tree.map(cut, rows, are_rows(rows, size))
+    return on_some(cut, rows, are_rows(rows, size))
 
 
 def _form(solver: TRF, size: int, n: int) -> Form:

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Shaped
 
+from .._basics.trees import on_some, padded
 from .._basics.types import Scalar, Vector
 from .._trf.linearisation import Linearisation, Triangle
 from .._trf.trf import TRF
@@ -67,14 +68,13 @@ class Spread(eqx.Module):
         count = -(-whole.size // split.parts)
         extra = count * split.parts - whole.size
 
-        def padded(leaf):
+        def laid(leaf):
             if extra:
-                leaf = jnp.concatenate([leaf, jnp.repeat(leaf[-1:], extra, axis=0)])
+                leaf = padded(leaf, whole.size + extra)
             # Laid out here, before the loop, data are not laid out within it.
             return split.lay(leaf, split.axes)
 
-        pairs = zip(leaves, of_rows, strict=True)
-        leaves = [padded(leaf) if is_row else leaf for leaf, is_row in pairs]
+        leaves = on_some(laid, leaves, list(of_rows))
         mask = whole.mask
         if extra:
             mask = jnp.ones(whole.size, bool) if mask is None else mask
@@ -192,8 +192,6 @@ def objective_of(
 
 
 def _laid(whole: Objective, split: Split) -> Objective:
-    def lay(leaf, is_row):
-        return split.lay(leaf, split.axes) if is_row else leaf
-
-    rows = jax.tree.map(lay, whole.rows, are_rows(whole.rows, whole.size))
+    of_rows = are_rows(whole.rows, whole.size)
+    rows = on_some(lambda leaf: split.lay(leaf, split.axes), whole.rows, of_rows)
     return dataclasses.replace(whole, rows=rows)

@@ -5,9 +5,6 @@ any derivative. Powers of two up to 8,192 (at most half is padding, of data that
 the cache); beyond, eight steps from one power to the next (at most an eighth).
 """
 
-import numpy as np
-
-
 _SMALLEST = 64
 _FINE = 8192
 
@@ -21,11 +18,3 @@ def bucket(m: int) -> int:
         return power
     step = power // 16
     return -(-m // step) * step
-
-
-def pad_rows(rows: np.ndarray, length: int) -> np.ndarray:
-    """A copy of `rows` with its last row repeated up to `length`."""
-    padded = np.empty((length, *rows.shape[1:]), rows.dtype)
-    padded[: len(rows)] = rows
-    padded[len(rows) :] = rows[-1]
-    return padded

@@ -15,8 +15,8 @@ from jax.core import Tracer
 
 from .._basics.checks import broadcast_like
 from .._basics.masked import both, is_masked, read_mask, rows_of_x, unmasked
+from .._basics.trees import padded
 from .._problem.sigma import check_sigma
-from .buckets import pad_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Data:
         """The data with more rows; what was added is not masked yet."""
 
         def pad(leaf):
-            return pad_rows(leaf, length) if self.is_rows(leaf) else leaf
+            return padded(leaf, length) if self.is_rows(leaf) else leaf
 
         return dataclasses.replace(
             self, **{k: jax.tree.map(pad, getattr(self, k)) for k in _ARRAYS}

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from .._functions.signature import refuse_unknown
+from .._basics.checks import refuse_unknown
 from .._trf.trf import TRF
 from .options import (
     check_f_scale,

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._basics.checks import did_you_mean
 from .._functions.from_numpy import HostFunction
-from .._functions.signature import Signature, did_you_mean
+from .._functions.signature import Signature
 from .data import real_array
 from .options import check_feasible, read_bounds
 

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from .._basics.precision import in_own_settings
 from .._basics.status import Status
+from .._basics.trees import unravel_as
 from .._basics.types import Vector
 from .._basics.varying import axes_of, varying
 from .._problem.placement import on_auto_axes
@@ -105,13 +105,3 @@ def active_bounds(bounds: Bounds, x: Vector, lin: Any) -> Array:
     """
     norms = lin.column_norms
     return bounds.active(x, jnp.sqrt(2 * lin.cost) / jnp.where(norms > 0, norms, 1))
-
-
-def unravel_as(params, flat):
-    """A vector cut up like `params`, keeping the vector's own dtype."""
-    leaves, treedef = jax.tree.flatten(params)
-    parts, start = [], 0
-    for leaf in leaves:
-        parts.append(flat[start : start + leaf.size].reshape(leaf.shape))
-        start += leaf.size
-    return jax.tree.unflatten(treedef, parts)

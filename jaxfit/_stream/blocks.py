@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from .._basics.masked import both
-from .chunk import joined, rows_of, without_masks
+from .._basics.trees import padded, take
+from .chunk import joined_chunks, without_masks
 from .mapped import SourceChangedError, check_file
 from .source import Source, check_source, chunks_from, num_rows_of
 
@@ -93,18 +94,19 @@ class Reading:
         used = both(used, counts)
         if used is None:
             return chunk
-        return jax.tree.map(lambda a: a[used], chunk)
+        return take(chunk, used)
 
     def _every_so_many(self, rows: int) -> tuple:
         kept: list[tuple] = []
         stride, row = 1, 0
         for chunk in self._checked(0):
-            part = rows_of(chunk, slice(-row % stride, None, stride))
+            part = take(chunk, slice(-row % stride, None, stride))
             row += len(chunk[0][1])
             kept.append(part)
             if sum(len(part[0][1]) for part in kept) > 2 * rows:
-                kept, stride = [rows_of(joined(kept), slice(None, None, 2))], 2 * stride
-        return joined(kept)
+                kept = [take(joined_chunks(kept), slice(None, None, 2))]
+                stride *= 2
+        return joined_chunks(kept)
 
     def blocks(self, begin: int) -> Iterator[Block]:
         """The blocks of a pass from number `begin` on; the last may be padded.
@@ -119,12 +121,12 @@ class Reading:
         for chunk in self._checked(begin * rows):
             size, start = len(chunk[0][1]), 0
             while start < size:
-                take = min(rows - held, size - start)
+                count = min(rows - held, size - start)
                 part = chunk
-                if take < size:
-                    part = rows_of(chunk, slice(start, start + take))
+                if count < size:
+                    part = take(chunk, slice(start, start + count))
                 parts.append(part)
-                start, held = start + take, held + take
+                start, held = start + count, held + count
                 if held == rows:
                     yield self._block(number, parts, held)
                     parts, held, number = [], 0, number + 1
@@ -133,7 +135,7 @@ class Reading:
         self._check_length(number * rows + held)
 
     def _block(self, number: int, parts: list[tuple], count: int) -> Block:
-        chunk, counts = parts[0] if len(parts) == 1 else joined(parts)
+        chunk, counts = parts[0] if len(parts) == 1 else joined_chunks(parts)
         used = self._inspect(number, chunk, counts, count)
         if used is not None:
             chunk = _filled(chunk, used)
@@ -141,9 +143,7 @@ class Reading:
             extra = self.rows - count
             used = np.ones(count, bool) if used is None else used
             used = np.concatenate([used, np.zeros(extra, bool)])
-            chunk = jax.tree.map(
-                lambda a: np.concatenate([a, np.repeat(a[-1:], extra, axis=0)]), chunk
-            )
+            chunk = jax.tree.map(lambda a: padded(a, self.rows), chunk)
         x, y, sigma = chunk if len(chunk) == 3 else (*chunk, None)
         return Block(number, x, y, sigma, used)
 

@@ -1,9 +1,9 @@
 """Chunks of rows with what counts of them: cut, joined, taken from their masks."""
 
-import jax
 import numpy as np
 
 from .._basics.masked import both, is_masked, rows_of_x, unmasked
+from .._basics.trees import joined
 
 
 def without_masks(chunk: tuple, number: int) -> tuple[tuple, np.ndarray | None]:
@@ -24,16 +24,11 @@ def without_masks(chunk: tuple, number: int) -> tuple[tuple, np.ndarray | None]:
     return tuple(data), counts
 
 
-def rows_of(chunk: tuple, which: slice) -> tuple:
-    """Some rows of a chunk and of what counts of it."""
-    return jax.tree.map(lambda a: a[which], chunk)
-
-
-def joined(chunks: list[tuple]) -> tuple:
+def joined_chunks(chunks: list[tuple]) -> tuple:
     """Chunks, one after the other, and what counts of them."""
     if any(counts is not None for _, counts in chunks):
         chunks = [
             (chunk, np.ones(len(chunk[1]), bool) if counts is None else counts)
             for chunk, counts in chunks
         ]
-    return jax.tree.map(lambda *a: np.concatenate(a), *chunks)
+    return joined(chunks)

@@ -18,6 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
+from .._basics.trees import joined, take
 from .mapped import check_file, give_back
 
 
@@ -46,7 +47,7 @@ def _without(chunks: Iterator[tuple], skip: int) -> Iterator[tuple]:
         if skip >= count > 0:
             skip -= count
             continue
-        yield jax.tree.map(lambda a, skip=skip: a[skip:], chunk) if skip else chunk
+        yield take(chunk, slice(skip, None)) if skip else chunk
         skip = 0
 
 
@@ -175,7 +176,7 @@ class ArraySource:
         piece = max(1, rows // 64)
         begins = np.linspace(0, max(0, self.num_rows - piece), 64).astype(int)
         pieces = [next(self.chunks(int(i), piece)) for i in np.unique(begins)]
-        return jax.tree.map(_joined, *map(_plain, pieces))
+        return joined([*map(_plain, pieces)])
 
     def _rows(self, array: Any, i: int, j: int) -> np.ndarray:
         if self.rows_last and len(array.shape) > 1:
@@ -274,12 +275,6 @@ def _plain(chunk: tuple) -> tuple:
             for s in sigma
         ),
     )
-
-
-def _joined(*parts: Any) -> np.ndarray:
-    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
-        return np.ma.concatenate(parts)
-    return np.concatenate(parts)
 
 
 def _dataset(path: Any) -> Any:

@@ -19,10 +19,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._basics.checks import one_of, positive_int
-from .._basics.names import shape_like
 from .._basics.precision import in_own_precision
+from .._basics.trees import as_rows, unravel_as
 from .._basics.types import Matrix, Scalar, Vector
-from .._batch.refits import as_rows, refits
+from .._batch.refits import refits
 from .._batch.solve_batch import mesh_of
 from .._problem.objective import why_not_rowwise
 from .._problem.problem import Problem
@@ -83,13 +83,13 @@ class Bootstrap(eqx.Module):
     @in_own_precision
     def errors(self) -> PyTree[Array]:
         """Standard errors, like the parameters."""
-        return shape_like(self.estimate, jnp.sqrt(jnp.diagonal(self.covariance())))
+        return unravel_as(self.estimate, jnp.sqrt(jnp.diagonal(self.covariance())))
 
     @in_own_precision
     def bias(self) -> PyTree[Array]:
         """The mean of the replicates less the estimate."""
         mean = jnp.nanmean(self.samples, axis=0)
-        return shape_like(self.estimate, mean - ravel_pytree(self.estimate)[0])
+        return unravel_as(self.estimate, mean - ravel_pytree(self.estimate)[0])
 
     @in_own_precision
     def interval(
@@ -113,7 +113,7 @@ class Bootstrap(eqx.Module):
         ends = jax.vmap(jnp.nanquantile, in_axes=(1, 1), out_axes=1)(rows, share)
         if kind == "basic":
             ends = 2 * centre - ends[::-1]
-        return shape_like(self.estimate, ends[0]), shape_like(self.estimate, ends[1])
+        return unravel_as(self.estimate, ends[0]), unravel_as(self.estimate, ends[1])
 
     def _corrected(self, tails: Array, rows: Array, centre: Vector) -> Array:
         """The quantiles to take instead, (2, n)."""
@@ -151,7 +151,7 @@ class Jackknife(eqx.Module):
     @in_own_precision
     def errors(self) -> PyTree[Array]:
         """Standard errors, like the parameters."""
-        return shape_like(self.estimate, jnp.sqrt(jnp.diagonal(self.covariance())))
+        return unravel_as(self.estimate, jnp.sqrt(jnp.diagonal(self.covariance())))
 
     @in_own_precision
     def bias(self) -> PyTree[Array]:
@@ -160,7 +160,7 @@ class Jackknife(eqx.Module):
         count = jnp.sum(~jnp.isnan(rows[:, 0]))
         mean = jnp.nanmean(rows, axis=0)
         apart = (count - 1) * (mean - ravel_pytree(self.estimate)[0])
-        return shape_like(self.estimate, apart)
+        return unravel_as(self.estimate, apart)
 
 
 def bootstrap(
@@ -218,7 +218,7 @@ def bootstrap(
     fits = solver_for(problem, _plain(solver, m), kind, make.rowwise)
     found, status, cost = refits(make, n, numbers, fits, lanes, mesh)
     return Bootstrap(
-        params=shape_like(solution.params, _good(found, status, ok)),
+        params=unravel_as(solution.params, _good(found, status, ok)),
         status=status,
         cost=cost,
         estimate=solution.params,
@@ -333,7 +333,7 @@ def jackknife(
     fits = solver_for(problem, _plain(solver, m), "residual", False)
     found, status, _ = refits(make, m, m, fits, lanes, mesh)
     found = _good(found, status, ok & make.used)
-    return Jackknife(shape_like(solution.params, found), status, solution.params)
+    return Jackknife(unravel_as(solution.params, found), status, solution.params)
 
 
 @program

@@ -21,7 +21,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._basics.checks import one_of
-from .._basics.names import names_of
+from .._basics.names import combinations, names_of
 from .._basics.precision import in_own_precision
 from .._basics.types import Matrix, Scalar, Vector
 from .._problem.problem import Problem
@@ -227,20 +227,3 @@ def leverage(rows: Rows, held: Bool[Array, " n"]) -> Float[Array, " m"]:
     eps = jnp.finfo(s.dtype).eps
     kept = s > max(scaled.shape) * eps * s[0]
     return jnp.clip(jnp.sum(jnp.where(kept, u, 0) ** 2, axis=1), 0, 1 - jnp.sqrt(eps))
-
-
-def combinations(directions: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
-    """Directions as sums of named parameters; those that are zero are left out."""
-    found = []
-    for direction in directions:
-        size = np.abs(direction).max()
-        if not size > 0:
-            continue
-        parts = direction / direction[np.argmax(np.abs(direction))]
-        order = [i for i in np.argsort(-np.abs(parts)) if abs(parts[i]) > 0.01]
-        text = str(names[order[0]])
-        for i in order[1:]:
-            share = "" if abs(parts[i]) > 0.995 else f"{abs(parts[i]):.2g} "
-            text += f" {'-' if parts[i] < 0 else '+'} {share}{names[i]}"
-        found.append(text)
-    return tuple(found)

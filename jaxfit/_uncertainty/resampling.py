@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from .._basics.trees import on_some
 from .._basics.types import Scalar, Vector
 from .._functions.callables import Function
 from .._problem.curve import Curve
@@ -100,10 +101,8 @@ def picked(
         other = _like(problem, Picked(problem.residual), (problem.args, which))
         return _masked(other, counts)
 
-    def take(leaf, is_row):
-        return leaf[which] if is_row else leaf
-
-    args = jax.tree.map(take, problem.args, are_rows(problem.args, which.size))
+    of_rows = are_rows(problem.args, which.size)
+    args = on_some(lambda leaf: leaf[which], problem.args, of_rows)
     other = eqx.tree_at(lambda p: p.args, problem, args)
     return _masked(other, counts)
 

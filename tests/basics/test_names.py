@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from jaxfit._basics.names import indices_of, names_of, shape_like
+from jaxfit._basics.names import indices_of, names_of
 
 
 class Peak(eqx.Module):
@@ -136,14 +136,3 @@ def test_what_is_neither_a_name_nor_an_index_is_refused(which):
 def test_no_parameter_at_all_is_refused():
     with pytest.raises(ValueError, match="`params` is empty: name one or more"):
         indices_of([], NAMES)
-
-
-def test_arrays_are_cut_up_like_parameters():
-    flat = jnp.arange(16.0).reshape(2, 8)
-    tree = shape_like(TREE, flat)
-    np.testing.assert_array_equal(tree["base"], flat[:, :2])
-    np.testing.assert_array_equal(tree["mixing"], flat[:, 2:6].reshape(2, 2, 2))
-    np.testing.assert_array_equal(tree["peak"]["height"], flat[:, 6])
-    np.testing.assert_array_equal(tree["peak"]["width"], flat[:, 7])
-    one = shape_like(TREE, flat[0])
-    np.testing.assert_array_equal(ravel_pytree(one)[0], flat[0])

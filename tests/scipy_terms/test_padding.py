@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import jaxfit
 from jaxfit import CurveFit, curve_fit, curve_problem
-from jaxfit._scipy.buckets import bucket, pad_rows
+from jaxfit._scipy.buckets import bucket
 
 
 NOISE = np.random.default_rng(5).normal(size=5000)
@@ -52,14 +52,6 @@ def test_buckets_are_few_and_never_much_longer_than_the_data(m, more):
 def test_the_number_of_buckets():
     lengths = {bucket(m) for m in range(1, 10**6, 37)}
     assert len(lengths) <= 8 + 8 * 7  # powers to 8,192, then eight steps each
-
-
-def test_padding_repeats_the_last_row():
-    rows = np.arange(6.0).reshape(3, 2)
-    padded = pad_rows(rows, 5)
-    np.testing.assert_array_equal(padded, [[0, 1], [2, 3], [4, 5], [4, 5], [4, 5]])
-    padded[:] = 0
-    np.testing.assert_array_equal(rows, np.arange(6.0).reshape(3, 2))
 
 
 # --- Few programs for many lengths -------------------------------------------------
