@@ -20,11 +20,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _decay import model as decay
-from _decay import numpy_model as numpy_decay
-from _measure import fresh, machine, versions
-from _pixels import batch, data, off
-from _report import as_text, report, table
+from tools.decay import model as decay
+from tools.decay import numpy_model as numpy_decay
+from tools.measure import fresh, machine, versions
+from tools.pixels import batch, data, off
+from tools.report import as_text, report, table
 
 import jaxfit
 from jaxfit import TRF

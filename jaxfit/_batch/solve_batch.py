@@ -34,7 +34,8 @@ from .vmapped import OneByOne
 
 
 # Up to so many parameters lanes work by arithmetic. Elimination alone is faster than a
-# library's up to about 10 in float64 and 14 in float32 (benchmarks/batch_algebra.py).
+# library's up to about 10 in float64 and 14 in float32, as measured by
+# benchmarks/many/batch_algebra.py.
 ARITHMETIC = 12
 # What a step of the lanes touches should stay in a core's cache.
 _CACHE_BYTES = 2**20

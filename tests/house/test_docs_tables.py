@@ -1,5 +1,7 @@
 """The tables of docs/benchmarks.md are those of the committed results."""
 
+import ast
+import re
 import sys
 from pathlib import Path
 
@@ -17,18 +19,19 @@ def run(monkeypatch):
     import run
 
     yield run
-    for name in {"run", "_measure", "_picture", "_report"} - before:
-        del sys.modules[name]
+    for name in {*sys.modules} - before:
+        if name.split(".")[0] in {"run", "tools", *run.SCRIPTS}:
+            del sys.modules[name]
 
 
 def test_the_page_is_up_to_date(run):
     text = run.PAGE.read_text()
-    results = {name: run.load(name) for name in run.NAMES}
+    results = {name: run.load(name) for name in run.FOLDERS}
     assert run.page(text, results) == text, "run: python benchmarks/run.py --tables"
 
 
 def test_every_picture_is_there(run):
-    for name in run.NAMES:
+    for name in run.FOLDERS:
         result = run.load(name)
         if result is not None and "picture" in result:
             drawn = (run.PAGE.parent / "images" / f"{name}.svg").read_text()
@@ -39,9 +42,56 @@ def test_every_picture_is_there(run):
 
 
 def test_every_script_is_run_and_every_result_is_of_a_script(run):
-    scripts = {p.stem for p in BENCHMARKS.glob("*.py") if not p.stem.startswith("_")}
-    assert scripts == {*run.NAMES, "run", "gpu"}
-    assert {p.stem for p in run.RESULTS.glob("*.json")} <= set(run.NAMES)
+    found = {}
+    for path in BENCHMARKS.glob("*/*.py"):
+        if path.name != "__init__.py":
+            found.setdefault(path.parent.name, set()).add(path.stem)
+    assert found.pop("tools")
+    assert found == {folder: {*names} for folder, names in run.SCRIPTS.items()}
+    assert len(run.FOLDERS) == sum(map(len, run.SCRIPTS.values()))  # each name once
+    assert {path.name for path in BENCHMARKS.glob("*.py")} == {"run.py", "gpu.py"}
+    assert {p.stem for p in run.RESULTS.glob("*.json")} <= {*run.FOLDERS}
+
+
+def test_the_readme_has_the_question_of_each_folder(run):
+    text = (BENCHMARKS / "README.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)/` \| (.*) \|$", text, re.MULTILINE))
+    del rows["tools"]  # which ask nothing
+    assert rows == {folder: run.question(folder) for folder in run.SCRIPTS}
+
+
+def defined(module: str) -> set[str]:
+    """The names at the top of a file of the benchmarks."""
+    path = BENCHMARKS.joinpath(*module.split(".")).with_suffix(".py")
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            names |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+    return names
+
+
+def test_what_scripts_import_and_run_of_each_other_is_there(run):
+    """Many of them need packages that the tests do not have, so none is imported."""
+    folders = {"tools", *run.SCRIPTS}
+    for path in [*BENCHMARKS.glob("*.py"), *BENCHMARKS.glob("*/*.py")]:
+        text = path.read_text()
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom):
+                folder, _, script = node.module.partition(".")
+                names = {alias.name for alias in node.names}
+                if script and folder in folders:
+                    assert names <= defined(node.module), path.name
+                else:
+                    # By its folder alone, or by its name alone: neither is found.
+                    assert folder not in {*run.FOLDERS} - folders, path.name
+                    if folder in folders:
+                        assert all(defined(f"{folder}.{name}") for name in names)
+        for module, name in re.findall(r'fresh\(\s*"([\w.]+)", "(\w+)"', text):
+            assert name in defined(module), path.name
 
 
 def test_a_number_keeps_three_digits_and_a_miss_is_said(run):

@@ -40,7 +40,7 @@ def said(code: str):
 
 
 def imported(code: str) -> set[str]:
-    """The modules that code in a fresh process imports, but for the standard library."""
+    """The modules that code in a fresh process imports, but for standard ones."""
     modules = said(
         "import json, sys; before = set(sys.modules)\n"
         f"{code}\n"
@@ -169,7 +169,8 @@ print(json.dumps([len(seen), all(one == seen[0] for one in seen)]))
 
 def test_names_first_used_while_a_function_is_traced_leave_nothing_of_the_trace():
     """A constant that a module made of `jax.numpy` would be a tracer of that trace."""
-    assert said("""
+    assert (
+        said("""
 import json, sys
 import equinox, jax, jax.numpy, optax
 import jaxfit
@@ -188,7 +189,9 @@ tracers = [
     for key, value in vars(module).items() if isinstance(value, jax.core.Tracer)
 ]
 print(json.dumps(tracers))
-""") == []
+""")
+        == []
+    )
 
 
 def test_a_name_can_be_replaced_for_a_test(monkeypatch):

@@ -1,0 +1,1 @@
+"""Is one fit right, in its end, its derivative and its time?"""

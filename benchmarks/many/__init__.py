@@ -1,0 +1,1 @@
+"""How fast are many small fits, and what do they take?"""

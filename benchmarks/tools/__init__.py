@@ -1,0 +1,1 @@
+"""What the scripts share: timing, reports, pictures, models and judges."""
