@@ -25,6 +25,7 @@ from .._uncertainty.profile import LEVELS, Contour, Profile, contour, profile
 from .._uncertainty.propagation import Propagated, propagate
 from .._uncertainty.resampling import Resampling
 from .._uncertainty.weighted_rows import Noise
+from .program import problem_and_solver
 
 
 class Inference:
@@ -166,10 +167,11 @@ class Inference:
     @contextlib.contextmanager
     def _again(self) -> Iterator[tuple[Any, Any]]:
         """The kernel's problem and solver, in the precision of the fit."""
-        if "call" not in self.__dict__:
+        prepared = self.__dict__.get("prepared")
+        if prepared is None:
             raise ValueError(
                 "this result was read back, and knows no data to fit again: make it "
                 "anew by jaxfit.curve_fit."
             )
-        with precision(self.popt.dtype), self.__dict__["call"].again() as both:
-            yield both
+        with precision(self.popt.dtype), prepared.on_host():
+            yield problem_and_solver(prepared)

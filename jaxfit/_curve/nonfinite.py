@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from .._scipy.data import Data
 from .predict import Predictor
 
 
@@ -29,17 +30,17 @@ class Differenced(NamedTuple):
     first: Spot | None
 
 
-def first_spot(predictor: Predictor, data: dict[str, Any], names: Any) -> Spot | None:
+def first_spot(predictor: Predictor, data: Data, names: Any) -> Spot | None:
     """Where the model, or else its derivative (repaired), is not finite, if at all.
 
-    `names` are those of the free parameters, `data` as `Call.original` returns it.
+    `names` are those of the free parameters.
     """
-    values, slopes, _ = predictor.slopes(data["xdata"])
+    values, slopes, _ = predictor.slopes(data.callers_x)
     for tree, by in ((values, None), (slopes, names)):
-        for leaf, used in _pairs(tree, data["used"]):
+        for leaf, used in _pairs(tree, data.used):
             bad = ~np.isfinite(leaf) & _wide(used, leaf)
             if bad.any():
-                return _spot(leaf, bad, data["xdata"], predictor, by)
+                return _spot(leaf, bad, data.callers_x, predictor, by)
     return None
 
 
@@ -70,16 +71,16 @@ def first_in_rows(fun: np.ndarray, jac: Any) -> Spot | None:
     return Spot(float(jac[row, i]), row, f"x[{i}]", None)
 
 
-def differenced(predictor: Predictor, data: dict[str, Any], names: Any) -> Differenced:
+def differenced(predictor: Predictor, data: Data, names: Any) -> Differenced:
     """The data whose derivatives by some free parameter had to be differences."""
-    _, slopes, replaced = predictor.slopes(data["xdata"])
+    _, slopes, replaced = predictor.slopes(data.callers_x)
     count, first = 0, None
-    triples = zip(_pairs(replaced, data["used"]), jax.tree.leaves(slopes), strict=True)
+    triples = zip(_pairs(replaced, data.used), jax.tree.leaves(slopes), strict=True)
     for (bad, used), leaf in triples:
         bad = bad & _wide(used, bad)
         count += int(bad.any(axis=-1).sum())
         if first is None and bad.any():
-            first = _spot(leaf, bad, data["xdata"], predictor, names)
+            first = _spot(leaf, bad, data.callers_x, predictor, names)
     return Differenced(count, first)
 
 

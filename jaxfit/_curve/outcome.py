@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 
 from .._basics.status import Status
-from .._programs.fetched import Timing
-from .._scipy.options import message, outside, underflow
-from .._solve.solution import Solution
+from .._scipy.messages import message, outside, underflow
+from .._scipy.prepared import Prepared
+from .._solve.second_opinion import Fitted
 from .._trf.linearisation import Triangle
-from .call import Call
 from .nonfinite import (
     Differenced,
     Spot,
@@ -20,16 +19,15 @@ from .nonfinite import (
     place,
     with_params,
 )
+from .predict import Predictor
 from .program import Outcome
 from .result import CurveFitResult, FitError
 from .warnings import warn_of_health
 
 
 def result_of(
-    solution: Solution,
-    outcome: Outcome,
-    timing: Timing,
-    call: Call,
+    prepared: Prepared,
+    done: Fitted,
     absolute_sigma: bool,
     full_output: bool,
     nan_policy: str | None,
@@ -39,35 +37,38 @@ def result_of(
     **Raises:** `ValueError` where the model is not finite at the start, `FitError`
     where no minimum was found.
     """
+    solution, outcome, timing, _ = done
+    start = prepared.start
+    data, p0 = prepared.data, start.p0
     status, nfev, njev, nit = outcome.counts.tolist()
     status = Status(status)
     hopeless = status == Status.NONFINITE_START
     if hopeless and nan_policy != "propagate":
         raise ValueError(
             "Residuals are not finite in the initial point: "
-            + _where_not_finite(call, call.p0)
+            + _where_not_finite(prepared, p0)
         )
-    free, names, n = list(call.start.free), call.start.names, call.p0.size
-    popt, fixed = call.p0.copy(), np.ones(n, bool)
-    popt[free], fixed[free] = np.nan if hopeless else outcome.params, False
-    dof = call.num_data - len(free)
-    covariance = _covariance(call, outcome, dof, absolute_sigma)
+    free, names, n = list(start.free), start.names, p0.size
+    popt, fixed = prepared.with_free(outcome.params), np.ones(n, bool)
+    popt[free], fixed[free] = np.nan if hopeless else popt[free], False
+    dof = prepared.dof
+    covariance = _covariance(prepared, outcome, absolute_sigma)
     lost = tuple(names[free[i]] for i in np.flatnonzero(outcome.directions.lost))
     bad = bool(lost) or (dof <= 0 and not absolute_sigma)
     if hopeless:
         covariance = np.full_like(covariance, np.nan)
-    perr = np.sqrt(np.diag(covariance)).astype(call.p0.dtype)
-    covariance = covariance.astype(call.p0.dtype)
+    perr = np.sqrt(np.diag(covariance)).astype(p0.dtype)
+    covariance = covariance.astype(p0.dtype)
     pcov = np.full_like(covariance, np.inf) if bad and not hopeless else covariance
     everything = np.zeros(n, int)
     everything[free] = outcome.active_mask
-    says = message(outcome.counts, call.options.get("max_nfev"))
-    says += underflow(status, float(outcome.cost), call.p0.dtype)
+    says = message(outcome.counts, prepared.solver.max_nfev)
+    says += underflow(status, float(outcome.cost), p0.dtype)
     if status == Status.NONFINITE_JACOBIAN:
-        says = f"{says} There {_where_not_finite_beside(call, popt)}"
+        says = f"{says} There {_where_not_finite_beside(prepared, popt)}"
     by_differences = Differenced(0, None)
     if bool(solution.differenced) and status >= 0:
-        by_differences = _found_differences(call, popt)
+        by_differences = _found_differences(prepared, popt)
     numbers = {
         "popt": popt,
         "pcov": pcov,
@@ -78,7 +79,7 @@ def result_of(
         "fixed": fixed,
         "active_mask": everything,
         "absolute_sigma": bool(absolute_sigma),
-        "num_data": call.num_data,
+        "num_data": data.count,
         "num_differenced": by_differences.rows,
         "dof": dof,
         "cost": float(outcome.cost),
@@ -94,29 +95,36 @@ def result_of(
         "root": outcome.directions.determined,
         "null": outcome.directions.null,
         "unit": outcome.directions.unit,
-        "rows_last": call.model.rows_last,
+        "rows_last": data.rows_last,
     }
-    parts = {"solution": solution, "predictor": call.predictor(popt), "call": call}
-    parts |= call.original()
+    parts = {
+        "solution": solution,
+        "predictor": _predictor(prepared, popt),
+        "prepared": prepared,
+        "xdata": data.callers_x,
+        "ydata": data.y,
+        "sigma": data.sigma,
+        "used": data.used,
+    }
     result = CurveFitResult(numbers, **parts)
     if status <= 0 and status != Status.STOPPED and not hopeless:
         raise FitError(f"Optimal parameters not found: {says}", result)
     if bad and not hopeless:
         warn_of_covariance(lost)
     if status > 0:
-        warn_of_health(call, solution, outcome, bool(absolute_sigma))
+        warn_of_health(prepared, done, absolute_sigma)
     _warn_of_differences(by_differences)
     if full_output:
-        full = (_infodict(result, call.method), says, result.status)
+        full = (_infodict(result, prepared.method), says, result.status)
         result = CurveFitResult(numbers, full, **parts)
     return result
 
 
 def _covariance(
-    call: Call, outcome: Outcome, dof: int, absolute_sigma: bool
+    prepared: Prepared, outcome: Outcome, absolute_sigma: bool
 ) -> np.ndarray:
     """Of all parameters: infinite variances where not determined, 0 where fixed."""
-    ways, scale = outcome.directions, 1.0
+    ways, scale, dof = outcome.directions, 1.0, prepared.dof
     if not absolute_sigma:
         scale = 2 * float(outcome.cost) / dof if dof > 0 else np.nan
     # In double precision: squares of errors may be below the smallest number.
@@ -124,7 +132,7 @@ def _covariance(
     some = root.T @ root * scale
     some[ways.lost], some[:, ways.lost] = np.nan, np.nan
     some[ways.lost, ways.lost] = np.inf
-    n, free = call.p0.size, list(call.start.free)
+    n, free = prepared.start.p0.size, list(prepared.start.free)
     covariance = np.zeros((n, n))
     covariance[np.ix_(free, free)] = some
     return covariance
@@ -152,10 +160,10 @@ def _infodict(result: CurveFitResult, method: str) -> dict[str, Any]:
     return info
 
 
-def _where_not_finite(call: Call, p: np.ndarray) -> str:
+def _where_not_finite(prepared: Prepared, p: np.ndarray) -> str:
     """What is not finite at parameters p, at which datum, and the way out."""
-    at = f"with {with_params(call.start.names, p)}"
-    spot = _first_spot(call, p)
+    at = f"with {with_params(prepared.start.names, p)}"
+    spot = _first_spot(prepared, p)
     if spot is not None and spot.param is None:
         there = "" if spot.x is None else f" at x = {spot.x}"
         return (
@@ -163,13 +171,14 @@ def _where_not_finite(call: Call, p: np.ndarray) -> str:
             "`p0`, or bounds that keep the parameters where the model is "
             f"defined{there}."
         )
-    if callable(call.jac):
+    if prepared.jacobian is not None:
         return (
             f"`jac` or the sum of squares is not finite, {at}. Without `jac` "
             "derivatives are automatic."
         )
-    if call.solver.linear_solver == "matrix_free" and call.jac is None:
-        found = _found_differences(call, p).first
+    matrix_free = prepared.solver.linear_solver == "matrix_free"
+    if matrix_free and prepared.differences is None:
+        found = _found_differences(prepared, p).first
         if found is not None:
             return (
                 f"the derivative of f by `{found.param}` is not finite at "
@@ -189,25 +198,27 @@ def _where_not_finite(call: Call, p: np.ndarray) -> str:
     )
 
 
-def _where_not_finite_beside(call: Call, p: np.ndarray) -> str:
+def _where_not_finite_beside(prepared: Prepared, p: np.ndarray) -> str:
     """The same at p or, where steps lead to it from p, beside it."""
-    free = np.isin(np.arange(p.size), call.start.free)
+    free = np.isin(np.arange(p.size), prepared.start.free)
     for point in beside(p):
         moved = np.where(free, point, p)
-        if _first_spot(call, moved) or _found_differences(call, moved).rows:
-            return _where_not_finite(call, moved)
-    return _where_not_finite(call, p)
+        if _first_spot(prepared, moved) or _found_differences(prepared, moved).rows:
+            return _where_not_finite(prepared, moved)
+    return _where_not_finite(prepared, p)
 
 
-def _first_spot(call: Call, p: np.ndarray) -> Spot | None:
-    names = [call.start.names[i] for i in call.start.free]
-    return first_spot(call.predictor(p), call.original(), names)
+def _first_spot(prepared: Prepared, p: np.ndarray) -> Spot | None:
+    return first_spot(_predictor(prepared, p), prepared.data, prepared.names)
 
 
-def _found_differences(call: Call, p: np.ndarray) -> Differenced:
+def _found_differences(prepared: Prepared, p: np.ndarray) -> Differenced:
     """The data with differences for derivatives at parameters p."""
-    names = [call.start.names[i] for i in call.start.free]
-    return differenced(call.predictor(p), call.original(), names)
+    return differenced(_predictor(prepared, p), prepared.data, prepared.names)
+
+
+def _predictor(prepared: Prepared, p: np.ndarray) -> Predictor:
+    return Predictor(prepared.model, p, prepared.rowwise, prepared.tabular)
 
 
 def _warn_of_differences(found: Differenced) -> None:

@@ -18,11 +18,10 @@ from .._problem.derivatives import columns, mode_of
 from .._problem.repair import lengths, repaired
 from .._programs.capture import captured
 from .._programs.program import program
-from .._scipy.buckets import bucket
 from .._scipy.data import read_x
 from .._scipy.host import table_columns
 from .._scipy.model import Inputs, ScipyModel
-from .._scipy.padding import is_paddable
+from .._scipy.padding import bucket, is_paddable
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,8 +11,10 @@ from .._problem.problem import Problem, curve_problem
 from .._problem.sharded import objective_of
 from .._programs.fetched import Programs
 from .._programs.program import program
+from .._scipy.losses import NamedLoss, ScipyLoss
 from .._scipy.model import Inputs, ScipyModel
-from .._scipy.options import NamedLoss, ScipyLoss, with_jacobian
+from .._scipy.prepared import Prepared
+from .._scipy.solver import with_jacobian
 from .._search.guess import search
 from .._solve.covariance import Directions, directions
 from .._solve.solution import Solution
@@ -31,6 +33,29 @@ class Given(NamedTuple):
     start: Any
     limits: Any
     f_scale: Any
+
+
+def given_by(prepared: Prepared) -> Given:
+    """What the program of a fit is given: rows of padding are told by their count."""
+    rows, start = prepared.rows, prepared.start
+    count = prepared.data.num_rows if prepared.rowwise else None
+    return Given(
+        rows.x, rows.y, rows.sigma, rows.mask,
+        count, start.p0, start.limits, prepared.f_scale,
+    )  # fmt: skip
+
+
+def problem_and_solver(prepared: Prepared) -> tuple[Problem, TRF]:
+    """The kernel's problem of a fit, without padding, and its solver.
+
+    To be asked and solved inside `prepared.on_host()`.
+    """
+    data = prepared.data
+    given = given_by(prepared)._replace(
+        x=data.x, y=data.y, sigma=data.sigma, mask=data.mask, count=None
+    )
+    problem = problem_of(prepared.model, prepared.loss, given)
+    return problem, with_jacobian(prepared.solver, prepared.derivatives())
 
 
 class Outcome(NamedTuple):

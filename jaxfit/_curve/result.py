@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._basics.status import Status
 from .._diagnosis.criteria import Measures, measures, quantile
 from .._problem.curve import like_data
 from .inference import Inference
 from .plot import plot
 from .predict import Predictor
+from .saved import arrays, plain, restored
 from .summary import summary
 
 
@@ -237,11 +237,11 @@ class CurveFitResult(Inference, tuple):
 
         What is not finite becomes a string, for JSON has no such numbers.
         """
-        out = {name: _plain(getattr(self, name)) for name in self._numbers}
+        out = {name: plain(getattr(self, name)) for name in self._numbers}
         if "ydata" in self.__dict__ or "measures" in self.__dict__:
-            out["measures"] = {k: _plain(v) for k, v in vars(self.measures).items()}
+            out["measures"] = {k: plain(v) for k, v in vars(self.measures).items()}
         if data:
-            out["data"] = {name: _plain(getattr(self, name)) for name in _DATA}
+            out["data"] = {name: plain(getattr(self, name)) for name in _DATA}
         return out
 
     def to_json(self, data: bool = False) -> str:
@@ -257,8 +257,8 @@ class CurveFitResult(Inference, tuple):
             numbers = {k: float(v) for k, v in saved.pop("measures").items()}
             parts["measures"] = Measures(**numbers)
         for name, value in saved.pop("data", {}).items():
-            parts[name] = _arrays(value, bool if name == "used" else float)
-        numbers = {name: _restore(name, value) for name, value in saved.items()}
+            parts[name] = arrays(value, bool if name == "used" else float)
+        numbers = {name: restored(name, value) for name, value in saved.items()}
         result = CurveFitResult(numbers, **parts)
         if model is not None:
             result.__dict__["predictor"] = Predictor.of_saved(
@@ -326,41 +326,3 @@ def _unpickled(numbers, full, parts) -> CurveFitResult:
 
 def _flat(tree: Any) -> np.ndarray:
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return str(value)
-    return int(value) if isinstance(value, Status) else value
-
-
-_VECTORS = ("popt", "perr", "pcov", "covariance", "root", "null", "unit", "grad")
-
-
-def _restore(name: str, value: Any) -> Any:
-    if name in _VECTORS:
-        return _arrays(value, float)
-    if name in ("active_mask", "fixed"):
-        return _arrays(value, bool if name == "fixed" else int)
-    if name in ("names", "undetermined"):
-        return tuple(value)
-    if name == "outcome":
-        return Status(value)
-    return float(value) if value in ("inf", "-inf", "nan") else value
-
-
-def _arrays(value: Any, dtype: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _arrays(v, dtype) for k, v in value.items()}
-    if value is None:
-        return None
-    try:
-        return np.array(value, dtype)
-    except ValueError:  # parts of unequal shape
-        return tuple(_arrays(part, dtype) for part in value)

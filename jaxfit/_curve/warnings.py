@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from .._basics.status import Status
-from .._scipy.options import outside
-from .._solve.solution import Solution
-from .call import Call
-from .program import Outcome
+from .._scipy.messages import outside
+from .._scipy.prepared import Prepared
+from .._solve.second_opinion import Fitted
+from .._trf.trf import TRF
 
 
 # In standard errors: how near the minimum has to be, and how far a fit may stop from it
@@ -24,28 +24,27 @@ _NEAR, _LOOSE = 0.1, 0.03
 _ROUNDING = 64
 
 
-def warn_of_health(call: Call, solution: Solution, outcome: Outcome, known: bool):
+def warn_of_health(prepared: Prepared, done: Fitted, known: bool) -> None:
     """Warn where a fit that succeeded has numbers that mislead.
 
     `known` says that `sigma` is absolute.
     """
     from scipy.optimize import OptimizeWarning
 
-    for says in _findings(call, solution, outcome, known):
+    for says in _findings(prepared, done, known):
         warnings.warn(says, category=OptimizeWarning, stacklevel=outside())
 
 
-def _findings(
-    call: Call, solution: Solution, outcome: Outcome, known: bool
-) -> Iterator[str]:
+def _findings(prepared: Prepared, done: Fitted, known: bool) -> Iterator[str]:
+    solution, outcome = done.solution, done.outcome
     if outcome.counts[0] == Status.HESSIAN:
         yield (
             "Standard errors are not to be trusted: they come from the Jacobian, which "
             "is nearly singular at this minimum. result.covariance_of('hessian') has "
             "others, and result.profile() intervals."
         )
-    dof = call.num_data - len(call.free)
-    if dof <= 0 or not _is_loose(call):
+    dof = prepared.dof
+    if dof <= 0 or not _is_loose(prepared.solver):
         return
     ways, x = outcome.directions, np.asarray(outcome.params)
     norms = np.where(ways.unit > 0, 1 / np.where(ways.unit > 0, ways.unit, 1), 0)
@@ -59,15 +58,14 @@ def _findings(
     offset = np.where(free, np.abs(step) / np.where(error > 0, error, np.inf), 0)
     worst = int(np.argmax(offset))
     if offset[worst] > _NEAR:
-        name = call.start.names[call.free[worst]]
+        name = prepared.names[worst]
         yield (
             f"The fit stopped before the minimum: the next step would move {name} by "
             f"{offset[worst]:.2g} of its error. Tighten ftol and xtol."
         )
 
 
-def _is_loose(call: Call) -> bool:
-    solver = call.solver
+def _is_loose(solver: TRF) -> bool:
     tolerances = ((solver.ftol, 0.5), (solver.xtol, 1), (solver.gtol, 1))
     return any(
         tol is not None and float(tol) ** power > _LOOSE  # type: ignore[arg-type]

@@ -13,8 +13,9 @@ from .._batch.solve_batch import solve_stack
 from .._batch.stack import Stack
 from .._curve.program import Given, problem_of
 from .._programs.program import program
+from .._scipy.losses import NamedLoss, ScipyLoss
 from .._scipy.model import Inputs, ScipyModel
-from .._scipy.options import NamedLoss, ScipyLoss, with_jacobian
+from .._scipy.solver import with_jacobian
 from .._trf.trf import TRF
 
 

@@ -16,8 +16,8 @@ from .._basics.machine import cores
 from .._basics.precision import precision
 from .._basics.status import Status
 from .._basics.threads import in_slices
+from .._scipy.losses import NamedLoss, ScipyLoss
 from .._scipy.model import ScipyModel
-from .._scipy.options import NamedLoss, ScipyLoss
 from .._trf.trf import TRF
 from .data import BatchData
 from .program import BatchOutcome, Choices, on_a_thread, on_devices

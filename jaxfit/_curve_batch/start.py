@@ -11,9 +11,10 @@ import numpy as np
 from .._basics.precision import precision
 from .._curve.program import Given, guessed
 from .._functions.signature import signature_of
+from .._scipy.bounds import are_infinite, check_feasible, check_order, pair_of
 from .._scipy.data import real_array
+from .._scipy.losses import NamedLoss, ScipyLoss
 from .._scipy.model import ScipyModel
-from .._scipy.options import NamedLoss, ScipyLoss, check_feasible
 from .._scipy.start import held_by, with_own_estimate
 from .._search.guess import beginnings, candidates, sizes
 from .data import BatchData, Part
@@ -173,30 +174,16 @@ def _counting(measured: Measured) -> tuple[Any, np.ndarray]:
 def _read_limits(
     bounds: Any, shape: tuple[int, ...], n: int, names: tuple[str, ...], dtype
 ) -> tuple[Part, Part] | None:
-    if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
-        bounds = bounds.lb, bounds.ub
-    if not hasattr(bounds, "__len__") or isinstance(bounds, str) or len(bounds) != 2:
-        raise ValueError(
-            f"`bounds` must contain 2 elements: (lower, upper), got {bounds!r}."
-        )
-    lower = read_shaped(bounds[0], "bounds[0]", shape, n, dtype)
-    upper = read_shaped(bounds[1], "bounds[1]", shape, n, dtype)
-    if (lower.value == -np.inf).all() and (upper.value == np.inf).all():
+    sides = zip(pair_of(bounds), ("bounds[0]", "bounds[1]"), strict=True)
+    lower, upper = (read_shaped(side, name, shape, n, dtype) for side, name in sides)
+    if are_infinite(lower.value, upper.value):
         return None
-    bad = ~(lower.value <= upper.value) | (
-        (lower.value == upper.value) & np.isinf(lower.value)
-    )
-    if bad.any():
-        *fit, i = (int(k) for k in np.argwhere(bad)[0])
-        low = np.broadcast_to(lower.value, bad.shape)[(*fit, i)]
-        high = np.broadcast_to(upper.value, bad.shape)[(*fit, i)]
+
+    def of_fit(fit: tuple[int, ...]) -> str:
         index = tuple(int(k) for k in np.unravel_index(fit[0], shape)) if fit else ()
-        where = f" of fit {index}" if fit else ""
-        raise ValueError(
-            "Each lower bound must be strictly less than each upper bound (or equal to "
-            f"it, which fixes the parameter), got {low} and {high} for {names[i]}"
-            f"{where}."
-        )
+        return f" of fit {index}" if fit else ""
+
+    check_order(lower.value, upper.value, names, of_fit)
     return lower, upper
 
 

@@ -1,13 +1,14 @@
-"""Door 1: `curve_fit`, SciPy's call over the kernel, and `CurveFit`, the same to keep.
+"""`curve_fit`: SciPy's call for one curve, and `CurveFit`, the same kept for more.
 
-A call is read on the host (`_scipy.data`, `_scipy.start`, `_scipy.leastsq_options`),
-made ready and run (`_curve.call`) as one compiled program (`_curve.program`: the
-kernel's `solve` of a `curve_problem`), and what comes out is wrapped
-(`_curve.outcome`). Programs are shared by all calls with the same model and the same
-options; data are padded to the length of a bucket where the model is row-wise, so that
-new lengths rarely need a new one.
+A call goes one way: it is read (`_scipy`: data, start, options), prepared
+(`_scipy.prepared`: model, solver, padded data), fitted (`_curve.fit`) as one compiled
+program (`_curve.program`: the kernel's `solve` of a `curve_problem`), and what comes
+out is wrapped (`_curve.outcome`). Programs are shared by all calls with the same model
+and the same options; data are padded where the model is row-wise, so that new lengths
+rarely need a new one.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,23 +16,19 @@ from typing import Any
 import numpy as np
 
 from .._basics.precision import precision
-from .._curve.call import Call, by_identity
+from .._curve.fit import fitted, with_guess
 from .._curve.outcome import result_of
 from .._curve.result import CurveFitResult
 from .._functions.expected import refuse_foreign
 from .._functions.signature import signature_of
+from .._programs.capture import by_identity
 from .._programs.fork import check_process
 from .._scipy.data import Data, fit_dtype, read_data
-from .._scipy.host import check_host, hosted_loss, model_and_jacobian, table_columns
+from .._scipy.host import hosted_loss, model_and_jacobian, table_columns
 from .._scipy.leastsq_options import CALL_ONLY, read_options
-from .._scipy.options import (
-    check_callback,
-    check_jac,
-    check_method,
-    check_verbose,
-    read_loss,
-    unjitted,
-)
+from .._scipy.losses import read_loss
+from .._scipy.options import check_jac, check_method, unjitted
+from .._scipy.prepared import Read, prepare
 from .._scipy.start import Start, read_start, with_own_estimate
 
 
@@ -140,21 +137,17 @@ class CurveFit:
         refuse_foreign(model)
         if not callable(model):
             raise TypeError(f"`f` must be callable, got {type(model).__name__}.")
-        self.model, self.method, self.jac = unjitted(model), method, jac
-        self.options = read_options(options)
-        self.signature = by_identity(signature_of, self.model)
         if method is not None:
             check_method(method)
         check_jac(jac)
-        check_verbose(self.options.get("verbose", 0))
-        check_callback(self.options.get("callback"))
-        loss = self.options.get("loss", "linear")
-        self._robust = loss != "linear"
-        read_loss(loss, method or "trf")
-        self.host = self.options.pop("host", "warn")
-        check_host(self.host)
-        if callable(loss):
-            self.options["loss"] = hosted_loss(loss, self.host)
+        read = read_options(options)
+        read_loss(read.loss, method or "trf")
+        if callable(read.loss):
+            loss = hosted_loss(read.loss, read.host)
+            read = dataclasses.replace(read, loss=loss)
+        self.model, self.method, self.jac = unjitted(model), method, jac
+        self.options = read
+        self.signature = by_identity(signature_of, self.model)
 
     def __call__(
         self,
@@ -189,26 +182,26 @@ class CurveFit:
         counting = functools.partial(_counting, data, xdata)
         p0 = with_own_estimate(p0, self.model, counting)
         start = read_start(self.signature, p0, bounds, fixed, clip_p0, dtype)
-        method = self._method(start, data)
+        read = Read(data, start, self.options, self._method(start, data))
         with precision(dtype):
-            model, jac = self.model, self.jac
-            hosting = model, jac, xdata, data, start.p0, self.host
-            model, jac, columns = model_and_jacobian(*hosting)
+            model, jac, columns = model_and_jacobian(
+                self.model, self.jac, xdata, data, start.p0, self.options.host
+            )
             if columns is not None:
-                data = read_data(columns, *reading)
-            call = Call(model, jac, self.options, method, start, data)
-            call.tabular = columns is not None
+                read = read._replace(data=read_data(columns, *reading))
+            prepared = prepare(model, jac, read, columns is not None)
             if start.guess:
-                call.guess()
-            done = call.reviewed(*call.run())
+                prepared = with_guess(prepared)
+            done = fitted(prepared, self.options.watching())
         return result_of(
-            *done, call, bool(absolute_sigma), bool(full_output), nan_policy
+            prepared, done, bool(absolute_sigma), bool(full_output), nan_policy
         )
 
     def _method(self, start: Start, data: Data) -> str:
         """SciPy's choice of the method, and its rules about it."""
         bounded = start.limits is not None
-        method = self.method or ("trf" if bounded or self._robust else "lm")
+        robust = self.options.loss != "linear"
+        method = self.method or ("trf" if bounded or robust else "lm")
         if method == "lm":
             if bounded:
                 raise ValueError(

@@ -27,14 +27,10 @@ from .._functions.constants import forget_other_precision
 from .._functions.from_numpy import HostFunction
 from .._programs.capture import interned
 from .._programs.fork import check_process
+from .._scipy.losses import check_f_scale, read_loss
 from .._scipy.model import ScipyJacobian, ScipyModel, is_cut_off
-from .._scipy.options import (
-    check_f_scale,
-    read_loss,
-    read_max_nfev,
-    read_x_scale,
-    unjitted,
-)
+from .._scipy.options import check_max_nfev, unjitted
+from .._scipy.solver import read_x_scale
 from .._trf.trf import TRF
 
 
@@ -175,7 +171,8 @@ def curve_fit_batch(
             name: root if tol is None else tol for name, tol in tolerances.items()
         }
         given = 100 * data.num_params if max_nfev is None else max_nfev
-        keywords |= read_max_nfev(given)
+        check_max_nfev(given)
+        keywords["max_nfev"] = int(given)
         scale = read_x_scale(x_scale, data.num_params)
         if not isinstance(scale, str):
             keywords["x_scale"] = scale[list(free)]

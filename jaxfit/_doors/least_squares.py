@@ -1,67 +1,30 @@
-"""Door 2: `least_squares`, SciPy's call over the kernel's `solve` of a `Problem`."""
+"""`least_squares`: SciPy's call for a residual, over the kernel's `solve`."""
 
-import dataclasses
-import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
-from .._basics.checks import is_concrete
 from .._basics.masked import read_mask
 from .._basics.precision import precision
-from .._basics.status import DOUBTFUL, Status
-from .._basics.types import Vector
+from .._basics.status import Status
 from .._curve.nonfinite import Spot, beside, first_in_rows, with_params
-from .._functions.callables import Function
-from .._functions.differences import DifferenceJacobian
-from .._functions.explain import explained
-from .._problem.objective import Objective
-from .._problem.problem import Problem
-from .._programs.capture import Capture, Held, check_capture, interned
-from .._programs.fetched import Programs, Timing
+from .._programs.capture import interned
 from .._programs.fork import check_process
-from .._programs.program import program
+from .._scipy.bounds import check_feasible, read_bounds
 from .._scipy.data import fit_dtype, real_array
-from .._scipy.host import (
-    Host,
-    called_back,
-    check_host,
-    hosted_loss,
-    matrix_of,
-    traced_or_hosted,
-)
-from .._scipy.options import (
-    NamedLoss,
-    check_callback,
-    check_f_scale,
-    check_feasible,
-    check_hints,
-    check_jac,
-    check_matrix,
-    check_method,
-    check_verbose,
-    message,
-    read_bounds,
-    read_differences,
-    read_linear_solver,
-    read_loss,
-    read_max_nfev,
-    read_tolerances,
-    read_x_scale,
-    underflow,
-    unjitted,
-    with_jacobian,
-)
-from .._scipy.report import Watching, observed
-from .._solve.second_opinion import second_opinion, with_counts
-from .._solve.solution import Solution
-from .._solve.solve import solve
-from .._trf.trf import TRF
+from .._scipy.differences import read_differences
+from .._scipy.host import Host, called_back, hosted_loss, matrix_of, traced_or_hosted
+from .._scipy.jacobian_operator import jacobian_operator
+from .._scipy.losses import read_loss
+from .._scipy.messages import message, underflow
+from .._scipy.options import Options, check_jac, check_matrix, check_method, unjitted
+from .._scipy.residual import residual_of
+from .._scipy.residual_fit import Given, ResidualFit, fitted, rescaled
+from .._scipy.solver import least_squares_solver
+from .._solve.second_opinion import Fitted
 
 
 def least_squares(
@@ -127,160 +90,61 @@ def least_squares(
     check_process()
     check_method(method)
     check_jac(jac)
-    check_verbose(verbose)
-    check_callback(callback)
-    check_hints(jac_sparsity, workers)
+    options = Options(
+        ftol=ftol, xtol=xtol, gtol=gtol, x_scale=x_scale, max_nfev=max_nfev,
+        tr_solver=tr_solver, tr_options=tr_options, diff_step=diff_step,
+        jac_sparsity=jac_sparsity, workers=workers, loss=loss, f_scale=f_scale,
+        verbose=verbose, callback=callback, progress=progress, host=host,
+    )  # fmt: skip
     if jac_sparsity is not None:
         check_matrix("sparse", method, tr_solver, x_scale)
-    check_host(host)
     if not callable(fun):
         raise TypeError(f"`fun` must be callable, got {type(fun).__name__}.")
     fun = unjitted(fun)
-    watching = Watching(verbose, callback, progress)
     x0, limits = _start(x0, bounds, method)
     dtype, n = x0.dtype, x0.size
-    solver = TRF(
-        factor=1.0,  # SciPy's first radius
-        **read_tolerances(method, ftol, xtol, gtol, dtype),
-        x_scale=read_x_scale(x_scale, n),
-        **read_max_nfev(max_nfev),
-        **read_linear_solver(tr_solver, tr_options),
-    )
-    check_f_scale(f_scale)
+    solver = least_squares_solver(options, method, n, dtype)
     if mask is not None:
         mask = np.asarray(mask)
         mask = read_mask(mask, np.empty(mask.shape), "fun(x)").ravel()
     args = tuple(args) if isinstance(args, tuple | list) else (args,)
     keywords = dict(kwargs or {})
+    call = (x0, *args), keywords
     with precision(dtype):
-        loss_of = read_loss(hosted_loss(loss, host), method)
-        fun = traced_or_hosted(fun, "fun", (x0, *args), keywords, host)
+        losses = read_loss(hosted_loss(loss, host), method)
+        fun = traced_or_hosted(fun, "fun", *call, host)
         if callable(jac):
-            jac = traced_or_hosted(jac, "jac", (x0, *args), keywords, host)
+            jac = traced_or_hosted(jac, "jac", *call, host)
             check_matrix(matrix_of(jac), method, tr_solver, x_scale)
     fun, capture = interned(fun)
-    residual, data = _residual_of(fun, capture, args, keywords)
-    given = _Given(x0, limits, data, f_scale, mask)
-    back = called_back((fun, jac), loss_of, (x0, *args), keywords)
-    with precision(dtype), back:
+    residual, data = residual_of(fun, capture, args, keywords)
+    given = Given(x0, limits, data, f_scale, mask)
+    with precision(dtype), called_back((fun, jac), losses, *call):
         if callable(jac):
-            function, capture = interned(jac)
-            jacobian = dataclasses.replace(
-                residual,
-                fn=Function(function, "jac", capture),
-                capture=capture,
-                wide=True,
-            )
+            jacobian = residual.jacobian(jac)
         else:
-            jacobian = _differences(residual, fun, jac, diff_step, limits, n)
-        call = residual, jacobian, solver, loss_of, given
-        done = _watched(*call, watching) if watching.wanted else _fit(*call)
-        done = _reviewed(done, *call)
-        if x_scale is None and method != "lm" and not watching.wanted:
-            done = _rescaled(done, *call)
-        kept, outcome, timing = done
-        shape = kept[1][0].size, n
-        if jac_sparsity is not None and np.shape(jac_sparsity) != shape:
-            raise ValueError(
-                f"`jac_sparsity` has wrong shape: {np.shape(jac_sparsity)} for a "
-                f"Jacobian of shape {shape}."
-            )
-        spot = _first_spot(done, *call)
-        count = kept[1][0].size if mask is None else int(mask.sum())
-        if method == "lm" and count < n:
-            raise ValueError(
-                "Method 'lm' doesn't work when the number of residuals is less than "
-                f"the number of variables: {count} and {n}."
-            )
-        if kept[1][1] is None:
-            operator = _operator(_problem(residual, loss_of, given), kept[0])
-            kept = kept[0], (kept[1][0], operator)
+            steps = read_differences(fun, jac, diff_step, n, dtype)
+            jacobian = None
+            if steps is not None:
+                jacobian = steps.jacobian(residual, fun, limits, argnum=0)
+        fit = ResidualFit(residual, jacobian, solver, losses, given)
+        watching = options.watching()
+        done = fitted(fit, watching)
+        if x_scale is None and method != "lm" and watching is None:
+            done = rescaled(fit, done)
+        _check_sizes(done, method, jac_sparsity, mask)
+        spot = _first_spot(done, fit)
+        if done.rows[1] is None:
+            problem, _ = fit.problem_and_solver()
+            operator = jacobian_operator(problem, done.solution)
+            done = done._replace(rows=(done.rows[0], operator))
     jac_name = "`jac`" if callable(jac) else None
-    result = _result(kept, outcome, timing, max_nfev, spot, jac_name)
+    result = _result(done, max_nfev, spot, jac_name)
     if matrix_of(jac) == "sparse" and isinstance(result.jac, np.ndarray):
         from scipy.sparse import csr_array
 
         result.jac = csr_array(result.jac)
     return result
-
-
-class ScipyResidual(eqx.Module):
-    """`fn(x, *args, **kwargs)` as the kernel's residual(x, data).
-
-    `rest` are the arguments that are no data. A `wide` one is its Jacobian, of shape
-    (m, n).
-    """
-
-    fn: Function
-    rest: Held = eqx.field(static=True)
-    form: Any = eqx.field(static=True)
-    capture: Capture = eqx.field(static=True)
-    wide: bool = eqx.field(static=True)
-
-    def __call__(self, x: Array, data: list) -> Any:  # complex for "cs"
-        values = iter(data)
-        leaves = [next(values) if a is _DATA else a for a in self.rest.value]
-        args, kwargs = jax.tree.unflatten(self.form, leaves)
-        name = "jac" if self.wide else "fun"
-        check_capture(self.fn.wrapped, self.capture, name)
-        with explained(name):
-            value = jnp.asarray(self.fn(x, *args, **kwargs))
-        if self.wide:
-            if value.ndim > 2 or value.shape[-1:] != x.shape:
-                raise ValueError(
-                    "The return value of `jac` has wrong shape: it must have one row "
-                    f"for each residual and {x.size} columns, and has {value.shape}."
-                )
-            return jnp.atleast_2d(value)
-        if value.ndim > 1:
-            raise ValueError(
-                f"`fun` must return at most 1-d array_like. f0.shape: {value.shape}."
-            )
-        return jnp.atleast_1d(value)
-
-
-class _Given(NamedTuple):
-    """What of a call is data of the program."""
-
-    x0: Any
-    limits: Any
-    data: Any
-    f_scale: Any
-    mask: Any
-
-
-class _Outcome(NamedTuple):
-    """The fields of the result that are small."""
-
-    x: Any
-    cost: Any
-    grad: Any
-    optimality: Any
-    active_mask: Any
-    counts: Any
-
-
-_DATA = "data"  # stands for an argument that is data
-
-
-def _residual_of(
-    fun: Callable, capture: Capture, args: tuple, kwargs: dict[str, Any]
-) -> tuple[ScipyResidual, list]:
-    """The residual with its arguments taken apart: arrays and floats are data."""
-    leaves, form = jax.tree.flatten((args, kwargs))
-    if not is_concrete(leaves):
-        raise TypeError(
-            "`args` is traced by JAX, and this function works on the host: inside jit, "
-            "vmap or grad call jaxfit.solve(jaxfit.Problem(...))."
-        )
-    kinds = jax.Array | np.ndarray | np.generic | float
-    is_data = [isinstance(leaf, kinds) for leaf in leaves]
-    data = [leaf for leaf, d in zip(leaves, is_data, strict=True) if d]
-    rest = [_DATA if d else leaf for leaf, d in zip(leaves, is_data, strict=True)]
-    residual = ScipyResidual(
-        Function(fun, "fun", capture), Held(rest), form, capture, wide=False
-    )
-    return residual, data
 
 
 def _start(x0: Any, bounds: Any, method: str):
@@ -302,147 +166,47 @@ def _start(x0: Any, bounds: Any, method: str):
     return x0, limits
 
 
-def _differences(residual, fun, scheme, step, limits, n) -> DifferenceJacobian | None:
-    """Derivatives by differences, where they are asked for or the only way."""
-    scheme, step, eps = read_differences(fun, scheme, step, n)
-    if scheme is None:
-        return None
-    if limits is not None:
-        limits = jnp.asarray(limits[0]), jnp.asarray(limits[1])
-    return DifferenceJacobian(residual, limits, step, scheme, eps, argnum=0)
+def _check_sizes(done: Fitted, method: str, jac_sparsity: Any, mask: Any) -> None:
+    """SciPy's rules about the number of residuals."""
+    m, n = done.rows[0].size, done.outcome.x.size
+    if jac_sparsity is not None and np.shape(jac_sparsity) != (m, n):
+        raise ValueError(
+            f"`jac_sparsity` has wrong shape: {np.shape(jac_sparsity)} for a "
+            f"Jacobian of shape {(m, n)}."
+        )
+    count = m if mask is None else int(mask.sum())
+    if method == "lm" and count < n:
+        raise ValueError(
+            "Method 'lm' doesn't work when the number of residuals is less than "
+            f"the number of variables: {count} and {n}."
+        )
 
 
-def _problem(residual, loss, given: _Given) -> Problem:
-    """The kernel's problem of a call."""
-    return Problem(
-        residual,
-        jnp.asarray(given.x0),
-        given.data,
-        bounds=given.limits,
-        loss=loss.name if isinstance(loss, NamedLoss) else loss,
-        f_scale=given.f_scale,
-        mask=given.mask,
-    )
-
-
-@Programs
-def _fit(residual, jacobian, solver, loss, given):
-    problem = _problem(residual, loss, given)
-    solver = with_jacobian(solver, jacobian)
-    solution = solve(problem, solver)
-    return (solution, _rows(problem, solver, solution.params)), _outcome(solution)
-
-
-@program
-def _rows(problem: Problem, solver: TRF, x: Vector) -> Any:
-    """Residuals at x, and the Jacobian if it is formed."""
-    objective = Objective.of(problem, x, solver)
-    if objective.form == "matrix_free":
-        return objective.residual(x, objective.rows), None
-    return objective.rows_at(x)
-
-
-def _outcome(solution: Solution) -> _Outcome:
-    return _Outcome(
-        solution.params,
-        solution.cost,
-        solution.grad,
-        solution.optimality,
-        solution.active_mask,
-        solution.counts,
-    )
-
-
-def _watched(residual, jacobian, solver, loss, given, watching: Watching):
-    begin = time.perf_counter()
-    problem = _problem(residual, loss, given)
-    solver = with_jacobian(solver, jacobian)
-
-    def fun(x):
-        return np.asarray(_rows(problem, solver, x)[0])
-
-    solution = observed(problem, solver, watching, np.array, fun)
-    rows = jax.block_until_ready(_rows(problem, solver, solution.params))
-    outcome = jax.device_get(_outcome(solution))
-    return (solution, rows), outcome, Timing(0.0, time.perf_counter() - begin)
-
-
-def _first_spot(done, residual, jacobian, solver, loss, given) -> Spot | None:
+def _first_spot(done: Fitted, fit: ResidualFit) -> Spot | None:
     """Where a fit met what is not finite: at its end or, if steps lead there, beside.
 
     None where it met nothing, or no rows tell where.
     """
-    (_, rows), outcome, _ = done
-    status = outcome.counts[0]
+    status = done.outcome.counts[0]
     if status not in (Status.NONFINITE_START, Status.NONFINITE_JACOBIAN):
         return None
-    spot = first_in_rows(np.asarray(rows[0]), rows[1])
+    spot = first_in_rows(np.asarray(done.rows[0]), done.rows[1])
     if spot is not None or status == Status.NONFINITE_START:
         return spot
-    problem = _problem(residual, loss, given)
-    solver = with_jacobian(solver, jacobian)
-    for x in beside(np.asarray(outcome.x)):
-        r, j = _rows(problem, solver, jnp.asarray(x))
+    for x in beside(np.asarray(done.outcome.x)):
+        r, j = fit.rows_at(jnp.asarray(x))
         spot = first_in_rows(np.asarray(r), j)
         if spot is not None:
             break
     return spot
 
 
-def _reviewed(done, residual, jacobian, solver, loss, given):
-    """A fit that is done, after a closer look at one without a certificate."""
-    (solution, rows), outcome, timing = done
-    if outcome.counts[0] not in DOUBTFUL:
-        return done
-    begin = time.perf_counter()
-    problem = _problem(residual, loss, given)
-    status = second_opinion(problem, with_jacobian(solver, jacobian), solution)
-    solution = with_counts(solution, status=status)
-    outcome = outcome._replace(counts=np.array(solution.counts))
-    spent = timing.run_time + time.perf_counter() - begin
-    return (solution, rows), outcome, timing._replace(run_time=spent)
-
-
-def _rescaled(done, residual, jacobian, solver, loss, given):
-    """A fit that found no minimum, once more in the units of the parameters.
-
-    Scales by the columns of the Jacobian lead a few fits astray that SciPy's scale of 1
-    does not. The second fit counts if it found a minimum; evaluations are of both.
-    """
-    (solution, rows), outcome, timing = done
-    status, nfev, njev, nit = outcome.counts.tolist()
-    if status not in (*DOUBTFUL, Status.MAX_STEPS):
-        return done
-    solver = solver.replaced(x_scale=jnp.ones(given.x0.size))
-    if solver.max_nfev is not None:
-        if nfev >= solver.max_nfev:
-            return done
-        solver = solver.replaced(max_nfev=solver.max_nfev - nfev)
-    call = residual, jacobian, solver, loss, given
-    again = _reviewed(_fit(*call), *call)
-    (new, new_rows), new_outcome, new_timing = again
-    timing = Timing(*(a + b for a, b in zip(timing, new_timing, strict=True)))
-    if new_outcome.counts[0] > 0:
-        solution, rows, outcome = new, new_rows, new_outcome
-    more = {"nfev": nfev, "njev": njev, "num_steps": nit}
-    for i, name in enumerate(more, start=1):
-        more[name] += int(new_outcome.counts[i])
-    solution = with_counts(solution, **more)
-    outcome = outcome._replace(counts=np.array(solution.counts))
-    return (solution, rows), outcome, timing
-
-
 def _result(
-    kept,
-    outcome: _Outcome,
-    timing: Timing,
-    max_nfev: int | None,
-    spot: Spot | None,
-    jac_name: str | None,
+    done: Fitted, max_nfev: int | None, spot: Spot | None, jac_name: str | None
 ) -> Any:
     from scipy.optimize import OptimizeResult
 
-    solution, (fun, jac) = kept
+    outcome, (fun, jac) = done.outcome, done.rows
     status, nfev, njev, nit = outcome.counts.tolist()
     status = Status(status)
     fun = np.asarray(fun)
@@ -470,9 +234,9 @@ def _result(
         outcome=status,
         message=says,
         success=status > 0,
-        compile_time=timing.compile_time,
-        run_time=timing.run_time,
-        solution=solution,
+        compile_time=done.timing.compile_time,
+        run_time=done.timing.run_time,
+        solution=done.solution,
     )
 
 
@@ -487,41 +251,3 @@ def _where_not_finite(
         return f"fun({point}) is {spot.value} at index {spot.row}, {at}"
     what = "the derivative of fun" if jac_name is None else jac_name
     return f"{what} by {spot.param} is {spot.value} at index {spot.row}, {at}"
-
-
-def _operator(problem: Problem, solution: Solution) -> Any:
-    """The Jacobian, never formed, as products with it and with its transpose."""
-    from scipy.sparse.linalg import LinearOperator
-
-    x = solution.params
-    dtype = np.dtype(x.dtype)
-
-    def product(fn, v):
-        with precision(dtype):
-            return np.asarray(fn(problem, x, np.asarray(v, dtype).ravel()))
-
-    products = {
-        "matvec": lambda v: product(_matvec, v),
-        "rmatvec": lambda v: product(_rmatvec, v),
-    }
-    return LinearOperator((int(solution.num_rows), x.size), dtype=dtype, **products)  # type: ignore
-
-
-def _scaled(problem: Problem, x: Vector):
-    def residual(x):
-        return problem.residual(x, problem.args)
-
-    _, _, scale = problem.loss.robustify(residual(x))
-    return residual, 1 if scale is None else scale
-
-
-@program
-def _matvec(problem: Problem, x: Vector, v: Array):
-    residual, scale = _scaled(problem, x)
-    return scale * jax.jvp(residual, (x,), (v,))[1]
-
-
-@program
-def _rmatvec(problem: Problem, x: Vector, v: Array):
-    residual, scale = _scaled(problem, x)
-    return jax.vjp(residual, x)[1](scale * v)[0]

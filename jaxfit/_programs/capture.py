@@ -141,3 +141,13 @@ def identity(fn: Any) -> Hashable:
     if isinstance(fn, types.MethodType):
         return Same(fn.__func__), Same(fn.__self__)
     return Same(fn)
+
+
+def by_identity(make: Callable, *args: Any) -> Any:
+    """`make(*args)`, remembered; all but plain values is known by identity."""
+    plain = str | tuple | Capture | None
+    key = make, *(a if isinstance(a, plain) else identity(a) for a in args)
+    return _MADE.get(key, lambda: make(*args))
+
+
+_MADE = Memory(512)

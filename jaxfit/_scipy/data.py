@@ -7,6 +7,7 @@ so the shapes stay.
 
 import contextlib
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -34,7 +35,7 @@ class Data:
     rows_last: bool
     num_rows: int | None
 
-    @property
+    @functools.cached_property
     def count(self) -> int:
         """The number of data that are used."""
         if self.mask is None:
@@ -54,15 +55,30 @@ class Data:
         """Whether an array of x, y, sigma or mask has a row for each datum."""
         return np.ndim(leaf) > 0 and len(leaf) == self.num_rows
 
-    def padded(self, length: int) -> "Data":
-        """The data with more rows; what was added is not masked yet."""
+    def padded(self, length: int) -> tuple["Data", "Data"]:
+        """A copy with more rows, not masked yet, and of that copy the data alone."""
 
         def pad(leaf):
             return padded(leaf, length) if self.is_rows(leaf) else leaf
 
-        return dataclasses.replace(
-            self, **{k: jax.tree.map(pad, getattr(self, k)) for k in _ARRAYS}
-        )
+        def cut(leaf, wide):
+            return wide[: self.num_rows] if self.is_rows(leaf) else leaf
+
+        wide = {k: jax.tree.map(pad, getattr(self, k)) for k in _ARRAYS}
+        own = {k: jax.tree.map(cut, getattr(self, k), wide[k]) for k in _ARRAYS}
+        return dataclasses.replace(self, **wide), dataclasses.replace(self, **own)
+
+    @property
+    def callers_x(self) -> Any:
+        """x in the form in which it came."""
+        return np.moveaxis(self.x, 0, -1) if self.rows_last else self.x
+
+    @property
+    def used(self) -> Any:
+        """Which data count, in the structure of y."""
+        if self.mask is not None:
+            return self.mask
+        return jax.tree.map(lambda a: np.ones(a.shape, bool), self.y)
 
     def counting(self) -> tuple[Any, Any]:
         """x and y in the caller's form, without rows that do not count.

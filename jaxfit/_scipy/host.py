@@ -23,7 +23,8 @@ from .._functions.from_numpy import HostFunction, Slot
 from .._programs.capture import captured, name_of, traced_call
 from .._programs.kept import Memory
 from .._programs.known_by import Known, Same
-from .options import ScipyLoss, outside
+from .losses import ScipyLoss
+from .messages import outside
 
 
 Host = Literal["warn", "allow", "refuse"]

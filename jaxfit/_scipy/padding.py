@@ -1,8 +1,13 @@
-"""Whether data of a model may be padded: proven, or they are not.
+"""Lengths of data rounded up, so that few programs serve all lengths.
 
-Rows added to x must change nothing in the value at the others. Two traces show it, at
-two lengths: the rows are treated one by one (`_functions.rowwise`), and both traces are
-the same program, so that the length is nowhere among the values.
+Rows beyond the data are copies of the last row and are masked: safe values, no NaN in
+any derivative. Powers of two up to 8,192 (at most half is padding, of data that fit
+the cache); beyond, eight steps from one power to the next (at most an eighth).
+
+Rows added to x must change nothing in the value at the others. Two traces of the model
+show it, at two lengths: the rows are treated one by one (`_functions.rowwise`), and
+both traces are the same program, so that the length is nowhere among the values. Where
+that is not shown the data are not padded.
 """
 
 from typing import Any
@@ -12,8 +17,22 @@ import numpy as np
 
 from .._functions.rowwise import rows_mixed_by, same_but_for_length
 from .._programs.kept import Memory
-from .buckets import bucket
 from .model import Inputs
+
+
+_SMALLEST = 64
+_FINE = 8192
+
+
+def bucket(m: int) -> int:
+    """The padded length for m rows."""
+    if m <= _SMALLEST:
+        return _SMALLEST
+    power = 1 << (m - 1).bit_length()
+    if power <= _FINE:
+        return power
+    step = power // 16
+    return -(-m // step) * step
 
 
 def is_paddable(

@@ -12,7 +12,7 @@ from .._solve.solution import Solution
 from .._solve.watch import watch
 from .._trf.state import State
 from .._trf.trf import TRF
-from .options import message
+from .messages import message
 
 
 class Watching(NamedTuple):

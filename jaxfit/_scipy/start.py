@@ -8,8 +8,8 @@ import numpy as np
 from .._basics.checks import did_you_mean
 from .._functions.from_numpy import HostFunction
 from .._functions.signature import Signature
+from .bounds import check_feasible, feasible, read_bounds
 from .data import real_array
-from .options import check_feasible, read_bounds
 
 
 class Start(NamedTuple):
@@ -107,18 +107,6 @@ def read_start(
         raise ValueError("`fixed` leaves no parameter free: there is nothing to fit.")
     free = tuple(int(i) for i in np.flatnonzero(~held))
     return Start(names, p0, free, limits, guess)
-
-
-def feasible(bounds: tuple[np.ndarray, np.ndarray] | None, n: int, dtype) -> np.ndarray:
-    """SciPy's default start: 1, or the middle of the bounds, or 1 from the only one."""
-    if bounds is None:
-        return np.ones(n, dtype)
-    lower, upper = bounds
-    has_lower, has_upper = np.isfinite(lower), np.isfinite(upper)
-    low, high = np.where(has_lower, lower, 0), np.where(has_upper, upper, 0)
-    middle = 0.5 * (low + high)
-    one_sided = np.where(has_lower, low + 1, np.where(has_upper, high - 1, 1))
-    return np.where(has_lower & has_upper, middle, one_sided).astype(dtype)
 
 
 def held_by(fixed: Any, p0: np.ndarray, names: tuple[str, ...]) -> np.ndarray:

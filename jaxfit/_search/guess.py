@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._basics.types import Vector
-from .._scipy.start import feasible
+from .._scipy.bounds import feasible
 
 
 _BEGINNINGS = 64

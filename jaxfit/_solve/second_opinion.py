@@ -18,7 +18,9 @@ that have ended without a certificate: no other fit pays for it.
 """
 
 import dataclasses
-from typing import NamedTuple
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +34,7 @@ from .._problem.derivatives import calls_host, forbids_forward
 from .._problem.placement import on_auto_axes
 from .._problem.problem import Problem
 from .._problem.sharded import Spread, objective_of
+from .._programs.fetched import Timing
 from .._programs.program import program
 from .._trf.certificate import OFFSET, Visible
 from .._trf.trf import TRF
@@ -67,6 +70,38 @@ def second_opinion(problem: Problem, solver: TRF, solution: Solution) -> Status:
         return Status.AT_A_LIMIT
     x = jnp.asarray(ravel_pytree(solution.params)[0])
     return Status.AT_A_KINK if bool(is_kink(problem, solver, x)) else status
+
+
+class Fitted(NamedTuple):
+    """What the program of a door gave.
+
+    `outcome` is what of the solution came to the host, its `counts` among it; `rows`
+    are residuals and Jacobian, where they are asked for.
+    """
+
+    solution: Solution
+    outcome: Any
+    timing: Timing
+    rows: Any = None
+
+
+def reviewed(
+    run: Callable[[], Fitted], again: Callable[[], tuple[Problem, TRF]]
+) -> Fitted:
+    """A fit with the second opinion on it, where it ends without a certificate.
+
+    `run()` makes the fit, `again()` its problem and solver once more.
+    """
+    done = run()
+    if done.outcome.counts[0] not in DOUBTFUL:
+        return done
+    begin = time.perf_counter()
+    status = second_opinion(*again(), done.solution)
+    solution = with_counts(done.solution, status=status)
+    outcome = done.outcome._replace(counts=np.array(solution.counts))
+    spent = done.timing.run_time + time.perf_counter() - begin
+    timing = done.timing._replace(run_time=spent)
+    return done._replace(solution=solution, outcome=outcome, timing=timing)
 
 
 def with_counts(solution: Solution, **counts: int) -> Solution:

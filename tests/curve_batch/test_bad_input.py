@@ -266,19 +266,19 @@ def test_lists_of_unequal_lengths(options, error, text):
         (
             {"bounds": ([0.0, 2.0], [5.0, 1.0])},
             ValueError,
-            "Each lower bound ... got 2.0 and 1.0 for rate.",
+            "Each lower bound ... got [2.0, 1.0] for `rate` (index 1).",
         ),
-        ({"bounds": (NAN, 5.0)}, ValueError, "Each lower bound ... nan and 5.0 for am"),
-        ({"bounds": (INF, INF)}, ValueError, "Each lower bound ... inf and inf for am"),
+        ({"bounds": (NAN, 5.0)}, ValueError, "`bounds` is NaN, got [nan, 5.0] for `am"),
+        ({"bounds": (INF, INF)}, ValueError, "Each lower bound ... [inf, inf] for `am"),
         (
             {"bounds": (0.0, put(np.full((*SHAPE, 2), 9.0), (1, 2, 1), -1.0))},
             ValueError,
-            "Each lower bound ... got 0.0 and -1.0 for rate of fit ",
+            "Each lower bound ... got [0.0, -1.0] for `rate` (index 1) of fit ",
         ),
         (
             {"bounds": (0.0, put(np.full((*SHAPE, 2), 9.0), (1, 2, 1), -1.0))},
             ValueError,
-            "for rate of fit (1, 2)",
+            "for `rate` (index 1) of fit (1, 2)",
         ),
         (
             {"fixed": {"rates": 1.0}},

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import jaxfit
 from jaxfit import CurveFit, curve_fit, curve_problem
-from jaxfit._scipy.buckets import bucket
+from jaxfit._scipy.padding import bucket
 
 
 NOISE = np.random.default_rng(5).normal(size=5000)
