@@ -84,3 +84,9 @@ def test_the_contributing_page_has_a_row_for_every_file():
             folders.setdefault(path.parent.name, []).append(name)
     tables = tables_of_files(PAGES["docs/contributing.md"])
     assert {folder: sorted(files) for folder, files in folders.items()} == tables
+
+
+def test_every_file_that_a_page_names_is_there():
+    for page, text in PAGES.items():
+        for name in re.findall(r"`(_\w+/\w+\.py)`", text):
+            assert (ROOT / "jaxfit" / name).exists(), f"{page}: {name}"
