@@ -367,7 +367,7 @@ def test_options(options, error, text):
         (
             lambda x, amp, rate: amp * np.exp(-rate * x),
             TypeError,
-            "`f` cannot be traced by JAX at line ... test_batch_bad_input.py",
+            "`f` cannot be traced by JAX at line ... test_bad_input.py",
         ),
         (
             lambda x, amp, rate: amp * x[1:] + rate,
