@@ -2,6 +2,7 @@
 
 import gc
 import os
+import tempfile
 from importlib.metadata import version
 
 import pytest
@@ -19,6 +20,8 @@ os.environ["XLA_FLAGS"] = " ".join(
             for flag, since in {
                 "--xla_backend_optimization_level=0": "0.",
                 "--xla_cpu_use_fusion_emitters=false": "0.10.",  # 0.12 refuses it
+                # One LLVM module a program, not 32: a sixth of the back end's time.
+                "--xla_cpu_parallel_codegen_split_count=1": "0.",
             }.items()
             if version("jaxlib").startswith(since)
             and os.environ.get("JAXFIT_TESTS_OPTIMISED", "0") == "0"
@@ -29,13 +32,33 @@ os.environ["XLA_FLAGS"] = " ".join(
 
 import jax
 import jaxtyping
+from jax.experimental.compilation_cache import compilation_cache
 
 import jaxfit
 
 
 jax.config.update("jax_enable_x64", True)
-# Compile times and trace counts are asserted, so no run may profit from an earlier one.
-jax.config.update("jax_enable_compilation_cache", False)
+
+
+def pytest_configure(config):
+    """What several tests compile is compiled once: a folder for each run.
+
+    All workers share it. It is empty at first, so that no run profits from another.
+    """
+    if hasattr(config, "workerinput"):
+        folder = config.workerinput["programs"]
+    else:
+        kept = tempfile.TemporaryDirectory(prefix="jaxfit-tests-")
+        config.add_cleanup(kept.cleanup)
+        folder = config.programs = kept.name
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """Tell a worker of pytest-xdist where the programs are."""
+    node.workerinput["programs"] = node.config.programs
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -57,3 +80,13 @@ def without_type_checks():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@pytest.fixture
+def without_kept_programs():
+    """Everything is compiled: where a test asks how long compiling takes."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
+    compilation_cache.reset_cache()

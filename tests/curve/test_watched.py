@@ -140,7 +140,7 @@ def test_a_progress_bar_counts_the_steps(capfd):
     assert f"{result.nit}step" in err.replace(" ", "") and "cost" in err
 
 
-def test_times_are_told(plain):
+def test_times_are_told(plain, without_kept_programs):
     def model(x, a, b, c):
         return decay(x, a, b, c) + 0.0
 

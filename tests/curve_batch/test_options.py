@@ -136,7 +136,7 @@ def test_scales_are_those_of_the_free_parameters():
     close(begun(fixed=[False, False, True])[..., :2], reference, 1e-9)
 
 
-def test_tolerances_and_the_number_of_evaluations(plain):
+def test_tolerances_and_the_number_of_evaluations(plain, without_kept_programs):
     loose = fit(ftol=1e-2, xtol=1e-2, gtol=0.0)
     assert loose.nfev.sum() < plain.nfev.sum()
     assert 0 < np.abs(loose.popt - plain.popt).max() < 0.05

@@ -76,7 +76,7 @@ def test_the_tolerances_of_every_day_give_scipys_six_digits(plain):
         (2, 2, 5),
     ],
 )
-def test_any_leading_axes(shape, plain):
+def test_any_leading_axes(shape, plain, without_kept_programs):
     """One program serves them all, and they are the same fits."""
     size = int(np.prod(shape))
     result = fit(ydata=Y.reshape(P, M)[:size].reshape(*shape, M))

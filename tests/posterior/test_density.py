@@ -14,6 +14,7 @@ from jaxfit._trf.bounds import Bounds
 from jaxfit._trf.unbounded import Bijection
 
 
+SAMPLE = "needs the extra jaxfit-kernel[sample]"
 INF = np.inf
 M = 12
 X = np.linspace(0, 2, M)
@@ -429,7 +430,7 @@ def test_the_normal_approximation_is_near():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_nuts_of_blackjax_samples_the_posterior():
-    blackjax = pytest.importorskip("blackjax")
+    blackjax = pytest.importorskip("blackjax", reason=SAMPLE)
     there = density()
 
     @jax.jit
@@ -452,7 +453,7 @@ def test_nuts_of_blackjax_samples_the_posterior():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_nuts_of_numpyro_samples_the_posterior():
-    infer = pytest.importorskip("numpyro.infer")
+    infer = pytest.importorskip("numpyro.infer", reason=SAMPLE)
     there = density()
     kernel = infer.NUTS(potential_fn=lambda u: -there(u))
     chain = infer.MCMC(kernel, num_warmup=WARMUP, num_samples=DRAWS, progress_bar=False)
