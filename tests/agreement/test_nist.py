@@ -89,6 +89,7 @@ def test_default_settings_give_six_digits_from_both_starts(name):
         assert solution.dof == data.degrees_of_freedom
 
 
+@pytest.mark.smoke
 def test_options_of_a_problem_reach_it():
     data = datasets.nist("Misra1a")
     top = np.array([300.0, 1.0])

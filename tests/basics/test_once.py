@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxfit._basics.once import once
 
@@ -15,6 +16,7 @@ def several(x):
     return {"first": y[0] + 1, "sum": jnp.sum(y, axis=0), "big": (y * y)[1] > 1}
 
 
+@pytest.mark.smoke
 def test_it_gives_what_the_function_gives():
     x = jnp.linspace(-1, 1, 30).reshape(3, 10).at[0, 3].set(jnp.nan)
     count = jnp.zeros(10, jnp.int32)

@@ -85,6 +85,7 @@ def test_bounds_masks_sigma_and_a_robust_loss(curves, curve_fits):
     assert np.unique(curve_fits.num_steps).size > 5
 
 
+@pytest.mark.smoke
 def test_plain_curves(plain_fits):
     solution = vmapped()(plain(), GRAM)
     alike(plain_fits, solution)

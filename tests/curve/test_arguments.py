@@ -26,6 +26,7 @@ from curve_fits import (
 from jaxfit import curve_fit
 
 
+@pytest.mark.smoke
 def test_a_result_is_scipys_pair(plain):
     popt, pcov = plain
     assert isinstance(plain, tuple) and len(plain) == 2

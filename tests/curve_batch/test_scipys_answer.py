@@ -51,6 +51,7 @@ def lists(*arrays):
     return [[a[i][..., :k] for i, k in enumerate(LENGTHS)] for a in flat]
 
 
+@pytest.mark.smoke
 def test_a_result_is_scipys_pair(plain):
     popt, pcov = plain
     assert isinstance(plain, tuple) and len(plain) == 2

@@ -80,6 +80,7 @@ def plain():
 # --- SciPy's results ---------------------------------------------------------------
 
 
+@pytest.mark.smoke
 def test_the_result_is_scipys(plain):
     theirs = scipy_fit()
     agree(plain, theirs)

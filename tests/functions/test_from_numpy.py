@@ -64,6 +64,7 @@ def same(result, reference, rtol=1e-7):
 # --- As a function of JAX ----------------------------------------------------------
 
 
+@pytest.mark.smoke
 def test_values_are_those_of_the_function():
     expected = decay(X, *POINT)
     for value in (

@@ -192,6 +192,7 @@ def violations(package: Path, folders: list[str], scipy_doors: set[str]) -> list
     return out
 
 
+@pytest.mark.smoke
 def test_imports_of_the_package_go_downward():
     assert violations(PACKAGE, FOLDERS, SCIPY_DOORS) == []
 

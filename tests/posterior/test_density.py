@@ -419,6 +419,7 @@ def agree(draws):
     np.testing.assert_allclose(idle.std(), 1, rtol=0.15)
 
 
+@pytest.mark.smoke
 def test_the_normal_approximation_is_near():
     mean, spread = quadrature()
     draws = approximation().sample(jax.random.key(5), 20_000)

@@ -16,6 +16,7 @@ def loss_named(name: str) -> Loss:
     return Loss(LOSSES[name], jnp.asarray(0.7))
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", list(LOSSES))
 def test_cost_is_scipys(name):
     """SciPy reports the cost of its start, which is that of our residual."""

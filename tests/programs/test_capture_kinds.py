@@ -26,6 +26,7 @@ def test_every_kind_of_container_is_looked_into(kind):
     assert captured(model) == before
 
 
+@pytest.mark.smoke
 def test_static_parts_of_a_module_are_looked_into():
     found = [
         jaxfit.curve_fit(Static(jnp.asarray(1.0), Frozen(gain=gain)), X, Y).popt[0]

@@ -116,6 +116,7 @@ def starting(options):
     return 0.5 * (lower + upper)
 
 
+@pytest.mark.smoke
 def test_what_is_added_never_counts():
     """Copies of a row where the model is not finite are as harmless as any."""
 

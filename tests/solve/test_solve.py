@@ -38,6 +38,7 @@ def test_every_leaf_of_a_problem_and_of_a_solution_is_an_array():
     )
 
 
+@pytest.mark.smoke
 def test_the_solution_is_that_of_scipy_and_consistent_with_itself():
     problem = curve_problem(decay, T, Y, START)
     solution = jaxfit.solve(problem)

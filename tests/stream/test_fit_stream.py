@@ -92,6 +92,7 @@ def test_any_number_of_workers(reference, monkeypatch, workers):
     assert found.info["workers"] == workers
 
 
+@pytest.mark.smoke
 def test_a_gaussian_peak():
     given = {"model": peak, "p0": np.array([1.0, 1.5, 1.0])}
     expected = dense(y=Y_PEAK, **given)

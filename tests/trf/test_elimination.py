@@ -87,6 +87,7 @@ def singular(kind: str, n: int = 5) -> tuple[np.ndarray, list[int]]:
 KINDS = ["collinear", "equal", "zero", "two", "nothing"]
 
 
+@pytest.mark.smoke
 def test_a_singular_consistent_system_has_a_basic_solution():
     """Kinds side by side: a column that depends on others gets an unknown of 0."""
     j, dropped = zip(*map(singular, KINDS), strict=True)

@@ -1,0 +1,15 @@
+"""Smoke tests: each folder of tests has one, for other processors and Pythons."""
+
+from pathlib import Path
+
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+def test_every_folder_has_a_smoke_test():
+    without = {path.parent.name for path in TESTS.glob("*/test_*.py")} - {
+        path.parent.name
+        for path in TESTS.glob("*/test_*.py")
+        if "\n@pytest.mark.smoke\n" in path.read_text(encoding="utf-8")
+    }
+    assert not without
