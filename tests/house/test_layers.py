@@ -8,6 +8,7 @@ import ast
 import collections
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -332,3 +333,18 @@ def test_the_top_level_holds_exactly_the_agreed_entries():
     if not entries:
         pytest.skip("nothing is tracked yet")
     assert {entry for entry in entries if not entry.startswith(".")} == TOP_LEVEL
+
+
+def test_the_contributing_page_says_what_each_folder_imports():
+    """In the first table of that page; `_basics` is imported by all of them."""
+    page = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[`(_\w+)`\].* \| ([^|]*) \|$", page, re.MULTILINE)
+    imported = {folder: {folder, "_basics"} for folder in FOLDERS}
+    for name, others in reached(PACKAGE, FOLDERS)[1].items():
+        if name not in ROOF:
+            imported[name.split(".")[0]] |= {other.split(".")[0] for other in others}
+    expected = []
+    for folder in FOLDERS:
+        others = [f"`{f}`" for f in FOLDERS if f in imported[folder] - {folder}]
+        expected.append((folder, " ".join(others[1:]) or "-"))
+    assert rows == expected
