@@ -65,7 +65,7 @@ _HOMES = {
     "Triangle": "_trf.linearisation",
     "History": "_trf.state",
     "State": "_trf.state",
-    "TRF": "_trf.trf",
+    "TRF": "_solve.solver",
     "Bootstrap": "_uncertainty.bootstrap",
     "Jackknife": "_uncertainty.bootstrap",
     "bootstrap": "_uncertainty.bootstrap",

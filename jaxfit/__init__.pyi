@@ -37,6 +37,7 @@ from ._scipy.options import OptionWarning as OptionWarning
 from ._solve.hessian import hessian as hessian
 from ._solve.solution import Solution as Solution
 from ._solve.solve import solve as solve
+from ._solve.solver import TRF as TRF
 from ._stream.blocks import ReadError as ReadError
 from ._stream.checkpoint import Checkpoint as Checkpoint
 from ._stream.checkpoint import CheckpointError as CheckpointError
@@ -54,7 +55,6 @@ from ._trf.linearisation import Gram as Gram
 from ._trf.linearisation import Triangle as Triangle
 from ._trf.state import History as History
 from ._trf.state import State as State
-from ._trf.trf import TRF as TRF
 from ._uncertainty.bootstrap import Bootstrap as Bootstrap
 from ._uncertainty.bootstrap import Jackknife as Jackknife
 from ._uncertainty.bootstrap import bootstrap as bootstrap

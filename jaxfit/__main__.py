@@ -17,7 +17,7 @@ import numpy as np
 from ._problem.problem import Problem, curve_problem
 from ._solve.solution import Solution
 from ._solve.solve import solve
-from ._trf.trf import TRF
+from ._solve.solver import TRF
 from .datasets import NistDataset, nist, nist_names
 
 

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 from .._problem.objective import Objective
 from .._solve.derivative import settled
-from .._trf.trf import TRF
+from .._solve.solver import TRF
 from .solution import BatchSolution
 from .stack import Stack
 

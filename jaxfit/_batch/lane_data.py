@@ -17,14 +17,16 @@ from jaxtyping import Array, Float
 
 from .._basics.trees import on_some
 from .._basics.varying import alike
-from .._problem.objective import Objective, why_not_rowwise
+from .._problem.forms import GRAM
+from .._problem.objective import Objective
 from .._problem.per_row import are_rows
 from .._problem.problem import Problem
 from .._problem.repair import lengths
+from .._problem.traced import why_not_rowwise
 from .._programs.abstract import abstract
-from .._trf.lane_gram import LaneGram
+from .._solve.solver import TRF
 from .._trf.linearisation import Columns, is_finite
-from .._trf.trf import TRF
+from .lane_gram import LaneGram
 from .stack import Stack
 
 
@@ -63,7 +65,7 @@ class LaneData:
 
         def describe(problem):
             x, _ = ravel_pytree(problem.params)
-            objective = Objective.of(problem, x, solver, "gram", _ALL)
+            objective = Objective.of(problem, x, solver, GRAM, _ALL)
             found[:] = objective.size, why_not_rowwise(problem, x, solver)
             return x
 
@@ -175,7 +177,7 @@ class LaneData:
         whole = self.block == self.size
 
         def weighted(problem, x, rows, mask, length):
-            objective = Objective.of(problem, x, self.solver, "gram", self.block)
+            objective = Objective.of(problem, x, self.solver, GRAM, self.block)
             rows = objective.rows if whole else rows
             return objective.weighted_rows(x, rows, mask, length)
 

@@ -1,7 +1,7 @@
 """Fits that step together: the kernel's method on columns, one fit a lane.
 
 Every array of a fit has the lanes along its last axis: x is (n, lanes), J'J is (n, n,
-lanes), a cost is (lanes,). The functions of `_trf.trf` take such arrays as they take
+lanes), a cost is (lanes,). The functions of `_trf` take such arrays as they take
 those of one fit. What differs is how a step is put together:
 
     linearise at the trial point -> judge the trial -> prepare -> propose the next one
@@ -19,16 +19,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from .._basics.once import once
-from .._basics.status import Status
 from .._problem.problem import Problem
-from .._trf.algebra import every
-from .._trf.elimination import inverse_of
-from .._trf.lane_gram import LaneGram
+from .._solve.solver import TRF
 from .._trf.linearisation import is_finite
 from .._trf.reflection import Step
-from .._trf.state import State
-from .._trf.trf import TRF, View
+from .._trf.state import State, init
+from .._trf.stopping import exhausted, finish, limited, still
+from .._trf.trial import judge, propose
+from .._trf.view import View, decide, look
+from .elimination import inverse_of
 from .lane_data import LaneData
+from .lane_gram import LaneGram
 
 
 class Fits(eqx.Module):
@@ -52,7 +53,8 @@ class Lockstep:
         x = stack.starts(problems, self.data.lanes)
         zero = jnp.zeros_like(x[0])
         num_rows = self.data.num_rows(problems)
-        state = self.solver.init(x, stack.bounds(problems), LaneGram.blank(x), num_rows)
+        bounds, blank = stack.bounds(problems), LaneGram.blank(x)
+        state = init(self.solver, x, bounds, blank, num_rows)
         return Fits(state, state.x, Step(jnp.zeros_like(x), zero, zero))
 
     def advance(self, problems: Problem, fits: Fits) -> Fits:
@@ -62,7 +64,7 @@ class Lockstep:
         assert trial is not None and step is not None
         seen = self.data.linearise(problems, trial)
         state, lin = once(self._judged, old.nfev, old, trial, step, seen)
-        view, model = once(solver.look, old.nfev, state, lin, bounds)
+        view, model = once(look, old.nfev, solver, state, lin, bounds)
         state = once(self._decided, old.nfev, old, state, lin, view)
         # A lane without a fit proposes to stay: it asks nothing of the others.
         model = eqx.tree_at(
@@ -74,7 +76,7 @@ class Lockstep:
             model,
             replace_fn=lambda a: jnp.where(state.closed | state.fresh, 0, a),
         )
-        trial, step = solver.propose(state, model, bounds)
+        trial, step = propose(state, model, bounds)
         return Fits(where(old.closed, old, state), trial, step)
 
     def _judged(
@@ -83,23 +85,18 @@ class Lockstep:
         """The states after their trials, and the linearisations where they are then."""
         # A point without derivatives is none to go on from.
         cost = jnp.where(is_finite(seen), seen.cost, jnp.inf)
-        judged, accepted = self.solver.judge(old, trial, step, cost)
-        state = where(old.fresh, old, self.solver.finish(judged))
+        judged, accepted = judge(self.solver, old, trial, step, cost)
+        state = where(old.fresh, old, finish(self.solver, judged))
         return state, where(old.fresh | accepted, seen, old.lin)
 
     def _decided(self, old: State, state: State, lin: LaneGram, view: View) -> State:
         """The states after a look at the linearisations."""
-        new = self.solver.decide(state, lin, view)
-        # Where a fit ends without having moved, the linearisation is known already.
-        still = ~old.fresh & every(state.x == old.x)
-        still &= state.status != Status.RUNNING
-        new = dataclasses.replace(new, njev=jnp.where(still, old.njev, new.njev))
-        if self.solver.max_nfev is None:
-            return new
-        spent = (new.status == Status.RUNNING) & (new.nfev >= self.solver.max_nfev)
-        status = jnp.where(spent, Status.MAX_STEPS, new.status)
-        status, closed = status.astype(new.status.dtype), new.closed | spent
-        return dataclasses.replace(new, status=status, closed=closed)
+        new = decide(self.solver, state, lin, view)
+        known = still(state, old.x) & ~old.fresh
+        new = dataclasses.replace(new, njev=jnp.where(known, old.njev, new.njev))
+        ended = limited(new, exhausted(self.solver, new))
+        closed = new.closed | (ended.status != new.status)
+        return dataclasses.replace(ended, closed=closed)
 
     def inverse(
         self, state: State, fixed: Bool[Array, "n l"] | None

@@ -18,7 +18,7 @@ from .._basics.precision import precision
 from .._basics.threads import ON_A_THREAD, in_slices
 from .._basics.trees import as_rows
 from .._programs.program import program
-from .._trf.trf import TRF
+from .._solve.solver import TRF
 from .queue import SHARE_OF_SHORT
 from .solve_batch import solve_stack
 from .stack import Stack

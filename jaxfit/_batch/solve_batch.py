@@ -23,7 +23,7 @@ from .._basics.varying import axes_of, varying
 from .._problem.problem import Problem
 from .._programs.fork import check_process
 from .._programs.program import program
-from .._trf.trf import TRF
+from .._solve.solver import TRF
 from .derivative import solutions
 from .lane_data import LaneData
 from .lockstep import Lockstep

@@ -14,9 +14,10 @@ from jaxtyping import Array, Bool, Float
 from .._problem.objective import Objective
 from .._problem.problem import Problem
 from .._solve.covariance import covariance
+from .._solve.solver import TRF
 from .._trf.algebra import diagonal
-from .._trf.state import State
-from .._trf.trf import TRF
+from .._trf.state import State, init
+from .._trf.trf import step
 from .lane_data import LaneData
 from .lockstep import Fits, where
 
@@ -35,7 +36,7 @@ class OneByOne:
             x, _ = ravel_pytree(problem.params)
             objective = Objective.of(problem, x, self.solver)
             blank, num_rows = objective.blank(x), objective.num_rows
-            return self.solver.init(x, problem.bounds, blank, num_rows)
+            return init(self.solver, x, problem.bounds, blank, num_rows)
 
         return Fits(self._mapped(one)(problems), None, None)
 
@@ -45,7 +46,7 @@ class OneByOne:
         def one(problem, state):
             objective = Objective.of(problem, state.x, self.solver)
             cost, linearise = objective.cost, objective.linearise
-            return self.solver.step(state, cost, linearise, problem.bounds)
+            return step(self.solver, state, cost, linearise, problem.bounds)
 
         old = fits.state
         new = self._mapped(one, -1)(problems, old)

@@ -19,7 +19,7 @@ from .._search.guess import search
 from .._solve.covariance import Directions, directions
 from .._solve.solution import Solution
 from .._solve.solve import solve
-from .._trf.trf import TRF
+from .._solve.solver import TRF
 
 
 class Given(NamedTuple):

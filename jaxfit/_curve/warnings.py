@@ -14,7 +14,7 @@ from .._basics.status import Status
 from .._scipy.messages import outside
 from .._scipy.prepared import Prepared
 from .._solve.second_opinion import Fitted
-from .._trf.trf import TRF
+from .._solve.solver import TRF
 
 
 # In standard errors: how near the minimum has to be, and how far a fit may stop from it

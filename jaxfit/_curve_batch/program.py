@@ -16,7 +16,7 @@ from .._programs.program import program
 from .._scipy.losses import NamedLoss, ScipyLoss
 from .._scipy.model import Inputs, ScipyModel
 from .._scipy.solver import with_jacobian
-from .._trf.trf import TRF
+from .._solve.solver import TRF
 
 
 class Choices(NamedTuple):

@@ -18,7 +18,7 @@ from .._basics.status import Status
 from .._basics.threads import in_slices
 from .._scipy.losses import NamedLoss, ScipyLoss
 from .._scipy.model import ScipyModel
-from .._trf.trf import TRF
+from .._solve.solver import TRF
 from .data import BatchData
 from .program import BatchOutcome, Choices, on_a_thread, on_devices
 

@@ -13,8 +13,8 @@ from .._problem.problem import Problem
 from .._programs.program import program
 from .._solve.hessian import hessian
 from .._solve.solution import Solution
+from .._solve.solver import TRF
 from .._trf.linearisation import Gram
-from .._trf.trf import TRF
 from .._uncertainty.weighted_rows import Rows, held_at, rows_at
 from .goodness import GoodnessNoise
 

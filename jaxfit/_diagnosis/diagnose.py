@@ -11,7 +11,7 @@ import numpy as np
 from .._basics.checks import is_concrete, one_of
 from .._problem.problem import Problem
 from .._solve.solution import Solution
-from .._trf.trf import TRF
+from .._solve.solver import TRF
 from .._uncertainty.conditions import same_params
 from . import fit, parameters, residuals
 from .checkup import Checkup

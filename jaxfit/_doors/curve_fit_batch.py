@@ -31,7 +31,7 @@ from .._scipy.losses import check_f_scale, read_loss
 from .._scipy.model import ScipyJacobian, ScipyModel, is_cut_off
 from .._scipy.options import check_max_nfev, unjitted
 from .._scipy.solver import read_x_scale
-from .._trf.trf import TRF
+from .._solve.solver import TRF
 
 
 def curve_fit_batch(

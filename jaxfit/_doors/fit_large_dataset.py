@@ -29,6 +29,7 @@ from .._scipy.options import unjitted
 from .._scipy.start import Start, read_start, with_own_estimate
 from .._solve.solution import Solution
 from .._solve.solve import solve
+from .._solve.solver import TRF
 from .._stream.blocks import NanPolicy, Reading
 from .._stream.fit_stream import check_options, fit_stream
 from .._stream.info import fit_info
@@ -37,7 +38,6 @@ from .._stream.passes import with_data
 from .._stream.plan import Plan, Strategy, plan
 from .._stream.source import ArraySource, Source, TableSource, num_rows_of
 from .._stream.warm_up import WarmUp
-from .._trf.trf import TRF
 
 
 class LargeFit(NamedTuple):

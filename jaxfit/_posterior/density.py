@@ -28,7 +28,7 @@ from .._problem.problem import Problem
 from .._problem.sharded import objective_of
 from .._programs.program import program
 from .._solve.solution import Solution
-from .._trf.trf import TRF
+from .._solve.solver import TRF
 from .._trf.unbounded import Bijection
 from .._uncertainty.conditions import converged, same_params
 

@@ -1,9 +1,12 @@
-"""Which arrays among data have a row for each residual."""
+"""Rows of data: which arrays have one for each residual, and cutting some of them."""
 
 from typing import Any
 
 import equinox as eqx
 import jax
+from jaxtyping import ArrayLike
+
+from .._basics.trees import on_some
 
 
 class Shared(eqx.Module):
@@ -21,3 +24,14 @@ def are_rows(data: Any, size: int) -> Any:
         return node.ndim > 0 and node.shape[0] == size
 
     return jax.tree.map(one, data, is_leaf=lambda node: isinstance(node, Shared))
+
+
+def cut_rows(rows: Any, size: int, start: ArrayLike, count: int) -> Any:
+    """Rows `start` to `start + count` of every leaf that holds rows."""
+    if count == size:
+        return rows
+
+    def cut(leaf):
+        return jax.lax.dynamic_slice_in_dim(leaf, start, count)
+
+    return on_some(cut, rows, are_rows(rows, size))

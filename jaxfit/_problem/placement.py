@@ -22,7 +22,7 @@ from jax.sharding import (
     use_abstract_mesh,
 )
 
-from .._trf.trf import TRF
+from .evaluation import Evaluation
 from .problem import Problem
 
 
@@ -70,7 +70,7 @@ def on_auto_axes(fit: Callable) -> Callable:
     """
 
     @functools.wraps(fit)
-    def run(problem: Problem, solver: TRF, *arrays: Any):
+    def run(problem: Problem, solver: Any, *arrays: Any):
         leaves = jax.tree.leaves((problem, arrays))
         meshes = [get_abstract_mesh(), *map(_mesh_of, leaves)]
         mesh = next((m for m in meshes if _has(m, AxisType.Explicit)), None)
@@ -110,12 +110,12 @@ def _axes_of_rows(tree: Any) -> tuple[str, ...] | None:
     return found.pop() if len(found) == 1 else None
 
 
-def split_of(solver: TRF, axes: tuple[str, ...] | None) -> Split | None:
+def split_of(how: Evaluation, axes: tuple[str, ...] | None) -> Split | None:
     """How to spread rows: over the solver's mesh, or along `axes` of the one at hand.
 
     **Raises:** `ValueError` where the one at hand is another than the solver's.
     """
-    mesh, at_hand = solver.mesh, get_abstract_mesh()
+    mesh, at_hand = how.mesh, get_abstract_mesh()
     if mesh is None:
         return None if axes is None else Split(at_hand, axes)
     if at_hand.empty:

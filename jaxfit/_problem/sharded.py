@@ -26,12 +26,14 @@ from jaxtyping import Array, Shaped
 
 from .._basics.trees import on_some, padded
 from .._basics.types import Scalar, Vector
-from .._trf.linearisation import Linearisation, Triangle
-from .._trf.trf import TRF
-from .objective import Form, Objective, why_not_rowwise
+from .._trf.linearisation import Linearisation
+from .evaluation import Evaluation
+from .forms import GRAM, Form
+from .objective import Objective
 from .per_row import are_rows
 from .placement import Split, is_on_auto_axes, split_of
 from .problem import Problem
+from .traced import why_not_rowwise
 
 
 _ALL = sys.maxsize
@@ -54,13 +56,13 @@ class Spread(eqx.Module):
 
     @staticmethod
     def of(
-        whole: Objective, problem: Problem, x: Vector, solver: TRF, split: Split
+        whole: Objective, problem: Problem, x: Vector, how: Evaluation, split: Split
     ) -> "Spread | str":
         """The objective `whole` with its rows spread as `split` says.
 
         **Returns:** a `Spread`, or as a string the reason why it cannot be.
         """
-        reason = why_not_rowwise(problem, x, solver)
+        reason = why_not_rowwise(problem, x, how)
         if reason is not None:
             return reason
         leaves, structure = jax.tree.flatten(whole.rows)
@@ -79,7 +81,7 @@ class Spread(eqx.Module):
         if extra:
             mask = jnp.ones(whole.size, bool) if mask is None else mask
             mask = jnp.concatenate([mask, jnp.zeros(extra, bool)])
-        share = _traced_share(split, problem, x, solver, whole, leaves, of_rows)
+        share = _traced_share(split, problem, x, how, whole, leaves, of_rows)
         return Spread(
             share=share,
             rows=structure.unflatten(leaves),
@@ -91,11 +93,11 @@ class Spread(eqx.Module):
 
     @property
     def form(self) -> Form:
-        """The form of the linearisations: "qr" or "gram"."""
+        """The form of the linearisations."""
         return self.share.form
 
     def blank(self, x: Vector) -> Any:
-        """The structure of this objective's linearisations, for `TRF.init`."""
+        """The structure of this objective's linearisations, for a state's beginning."""
         return dataclasses.replace(self.share, size=self.size).blank(x)
 
     @property
@@ -113,9 +115,7 @@ class Spread(eqx.Module):
         """The linearisation at x in this objective's form."""
         _, unpack = ravel_pytree(self.blank(x))
         parts = self._of_shares(lambda share, x: ravel_pytree(share.linearise(x))[0], x)
-        if self.form == "gram":
-            return unpack(jnp.sum(parts, axis=0))
-        return Triangle.joined(jax.vmap(unpack)(self.split.lay(parts)))
+        return self.form.joined(parts, unpack, self.split.lay)
 
     def _of_shares(
         self, fn: Callable[[Objective, Vector], Array], x: Vector
@@ -137,7 +137,7 @@ class Spread(eqx.Module):
         return on_shares(leaves, self.mask, arrays, x)
 
 
-def _traced_share(split, problem, x, solver, whole, leaves, of_rows) -> Objective:
+def _traced_share(split, problem, x, how, whole, leaves, of_rows) -> Objective:
     """The objective of one device's rows, traced where it will run, without data."""
     made = []
     structure = jax.tree.structure(whole.rows)
@@ -149,7 +149,7 @@ def _traced_share(split, problem, x, solver, whole, leaves, of_rows) -> Objectiv
             (structure.unflatten(leaves), mask),
             is_leaf=lambda node: node is None,
         )
-        made.append(Objective.of(local, x, solver, whole.form))
+        made.append(Objective.of(local, x, how, whole.form))
         return x
 
     jax.eval_shape(split.mapped(trace, of_rows), leaves, None, None, x)
@@ -157,7 +157,7 @@ def _traced_share(split, problem, x, solver, whole, leaves, of_rows) -> Objectiv
 
 
 def objective_of(
-    problem: Problem, x: Vector, solver: TRF, axes: tuple[str, ...] | None = None
+    problem: Problem, x: Vector, how: Evaluation, axes: tuple[str, ...] | None = None
 ) -> Objective | Spread:
     """The problem as the loop sees it, wherever its rows are.
 
@@ -167,28 +167,28 @@ def objective_of(
     **Raises:** what `Objective.of` does; `ValueError` for a solver with a mesh and a
     residual that is not row-wise.
     """
-    split = split_of(solver, axes)
+    split = split_of(how, axes)
     if split is None and not is_on_auto_axes(problem.args):
-        return Objective.of(problem, x, solver)
+        return Objective.of(problem, x, how)
     # What is left whole is never cut in blocks: they would be gathered.
-    block = _ALL if solver.chunk_size == "auto" else None
-    if solver.linear_solver == "matrix_free":
-        whole = Objective.of(problem, x, solver, None, block)
+    block = _ALL if how.chunk_size == "auto" else None
+    if how.linear_solver == "matrix_free":
+        whole = Objective.of(problem, x, how, None, block)
         return whole if split is None else _laid(whole, split)
     if split is not None:
-        whole = Objective.of(problem, x, solver, None, _ALL)
-        spread = Spread.of(whole, problem, x, solver, split)
+        whole = Objective.of(problem, x, how, None, _ALL)
+        spread = Spread.of(whole, problem, x, how, split)
         if isinstance(spread, Spread):
             return spread
-        if solver.mesh is not None:
+        if how.mesh is not None:
             raise ValueError(
                 f"`mesh` is given, but the residual is not row-wise: {spread}. Write "
                 "it so that each residual depends on its own row of the data alone, "
                 "all data passed as `args` (or `x` and `y`). Or leave `mesh` out, and "
                 "put the data on it by jax.device_put: then the compiler spreads them."
             )
-    form: Form | None = "gram" if solver.linear_solver == "auto" else None
-    return Objective.of(problem, x, solver, form, block)
+    form: Form | None = GRAM if how.linear_solver == "auto" else None
+    return Objective.of(problem, x, how, form, block)
 
 
 def _laid(whole: Objective, split: Split) -> Objective:

@@ -14,7 +14,7 @@ import numpy as np
 from .._functions.callables import Function
 from .._functions.from_numpy import HostFunction
 from .._programs.capture import Capture, by_identity, interned
-from .._trf.trf import TRF
+from .._solve.solver import TRF
 from .data import Data
 from .differences import Differences, read_differences
 from .host import called_back

@@ -9,9 +9,9 @@ import numpy as np
 from .._basics.progress import progress_bar
 from .._problem.problem import Problem
 from .._solve.solution import Solution
+from .._solve.solver import TRF
 from .._solve.watch import watch
 from .._trf.state import State
-from .._trf.trf import TRF
 from .messages import message
 
 

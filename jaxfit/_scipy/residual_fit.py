@@ -19,7 +19,7 @@ from .._programs.program import program
 from .._solve.second_opinion import Fitted, reviewed, with_counts
 from .._solve.solution import Solution
 from .._solve.solve import solve
-from .._trf.trf import TRF
+from .._solve.solver import TRF
 from .losses import NamedLoss, ScipyLoss
 from .report import Watching, observed
 from .residual import ScipyResidual

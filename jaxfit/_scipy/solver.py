@@ -18,7 +18,7 @@ import equinox as eqx
 import numpy as np
 
 from .._functions.callables import Function
-from .._trf.trf import TRF
+from .._solve.solver import TRF
 from .messages import outside
 from .options import NOT_GIVEN, Options, OptionWarning
 

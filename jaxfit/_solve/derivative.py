@@ -6,7 +6,7 @@ loss scale and bounds. Therefore
 
     dx = -(dF/dx)^-1 dF/dtheta dtheta,      dF/dx = diag(v) H + diag(dv g)
 
-In the hat variables of `_trf.trf` the matrix is symmetric and, at a minimum, positive
+In the hat variables of `_trf.view` the matrix is symmetric and, at a minimum, positive
 semidefinite: S = diag(d) H diag(d) + diag(c). An active bound makes its row
 (ub - x) or (x - lb) times g, so x follows the bound; a fixed parameter follows it
 by definition. Directions in which S has no curvature get derivative 0, and so
@@ -36,11 +36,12 @@ from .._problem.derivatives import forbids_forward
 from .._problem.objective import Objective
 from .._problem.repair import lengths
 from .._problem.sharded import Spread
+from .._trf import trf
 from .._trf.bounds import Bounds
 from .._trf.matrix_free import conjugate_gradients
 from .._trf.state import State
 from .._trf.subproblem import Spectral
-from .._trf.trf import TRF
+from .solver import TRF
 
 
 @eqx.filter_custom_jvp
@@ -48,10 +49,9 @@ def minimise(
     objective: Objective | Spread, bounds: Bounds | None, x: Vector, solver: TRF
 ) -> State:
     """The final state of the fit; `state.x` has the derivative described above."""
-    blank = objective.blank(x)
-    return solver.minimise(
-        objective.cost, objective.linearise, x, bounds, blank, objective.num_rows
-    )
+    blank, num_rows = objective.blank(x), objective.num_rows
+    passes = objective.cost, objective.linearise
+    return trf.minimise(solver, *passes, x, bounds, blank, num_rows)
 
 
 @minimise.def_jvp
@@ -168,7 +168,7 @@ def _solution_tangent(
         return jax.linearize(lambda x: gradient(x, objective), x)[1]
 
     tangents = lift, t_objective
-    if objective.form == "matrix_free":
+    if not objective.form.dense:
         matvec = functools.partial(product, curvature())
         t_g = exact(tangents)
 

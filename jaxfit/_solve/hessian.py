@@ -12,7 +12,7 @@ from .._problem.placement import on_auto_axes
 from .._problem.problem import Problem
 from .._problem.sharded import objective_of
 from .._programs.program import program
-from .._trf.trf import TRF
+from .solver import TRF
 
 
 Kind = Literal["exact", "gauss_newton"]

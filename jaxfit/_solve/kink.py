@@ -19,7 +19,7 @@ from .._problem.repair import lengths
 from .._problem.sharded import objective_of
 from .._programs.program import program
 from .._trf.algebra import norm
-from .._trf.trf import TRF
+from .solver import TRF
 
 
 # Steps are 8^-2 to 8^-7 of the length that a parameter has, which is how far it moves

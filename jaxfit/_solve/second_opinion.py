@@ -36,10 +36,10 @@ from .._problem.problem import Problem
 from .._problem.sharded import Spread, objective_of
 from .._programs.fetched import Timing
 from .._programs.program import program
-from .._trf.certificate import OFFSET, Visible
-from .._trf.trf import TRF
+from .._trf.certificate import Visible
 from .kink import is_kink
 from .solution import Solution
+from .solver import TRF
 
 
 # A Hessian of more parameters takes long to compile and to make.
@@ -197,15 +197,12 @@ def _largest(solver: TRF, solution: Solution, free: np.ndarray) -> float:
     As in the certificate: the offset of each within so much of its standard error, or
     rounding; without degrees of freedom so much of the residual.
     """
-    level = OFFSET
-    for tol, power in ((solver.xtol, 1), (solver.gtol, 1), (solver.ftol, 0.5)):
-        if tol is not None:
-            level = max(level, float(tol) ** power)  # type: ignore[arg-type]
     p, m = int(free.sum()), int(solution.num_rows)
     variance = 2 * float(solution.cost)
     if m > p:
         variance *= p / (m - p)
     x = jnp.asarray(ravel_pytree(solution.params)[0])
+    level = float(jnp.asarray(solver.offset(x.dtype)))
     norms = solution.linearisation.column_norms
     visible = Visible.of(x, norms, norms, jnp.sqrt(2 * solution.cost), 0)
     return max(level**2 * variance, float(visible.rounding) ** 2)

@@ -18,9 +18,9 @@ from .._programs.program import program
 from .._trf.bounds import Bounds
 from .._trf.matrix_free import Slope
 from .._trf.state import State
-from .._trf.trf import TRF
 from .derivative import minimise
 from .solution import Solution
+from .solver import TRF
 
 
 @in_own_settings

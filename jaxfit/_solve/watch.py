@@ -1,6 +1,6 @@
 """A fit that the host can watch: the same outer step, one call of it at a time.
 
-`watch` calls `TRF.step` from a Python loop where `solve` calls it from a `while_loop`,
+`watch` calls `trf.step` from a Python loop where `solve` calls it from a `while_loop`,
 so both walk the same path. Between steps the host may print, draw or stop; that costs
 one dispatch a step, and nothing when nobody watches.
 """
@@ -18,10 +18,11 @@ from .._problem.placement import on_auto_axes
 from .._problem.problem import Problem
 from .._problem.sharded import objective_of
 from .._programs.program import program
-from .._trf.state import State
-from .._trf.trf import TRF
+from .._trf.state import State, init
+from .._trf.trf import step
 from .solution import Solution
 from .solve import solution_of
+from .solver import TRF
 
 
 @in_own_settings
@@ -57,7 +58,7 @@ def _init(problem: Problem, solver: TRF, axes: tuple[str, ...] | None) -> State:
     start, _ = ravel_pytree(problem.params)
     objective = objective_of(problem, start, solver, axes)
     blank, num_rows = objective.blank(start), objective.num_rows
-    return solver.init(start, problem.bounds, blank, num_rows)
+    return init(solver, start, problem.bounds, blank, num_rows)
 
 
 @program
@@ -66,7 +67,7 @@ def _step(
     problem: Problem, solver: TRF, state: State, axes: tuple[str, ...] | None
 ) -> State:
     objective = objective_of(problem, state.x, solver, axes)
-    return solver.step(state, objective.cost, objective.linearise, problem.bounds)
+    return step(solver, state, objective.cost, objective.linearise, problem.bounds)
 
 
 @_on_a_mesh

@@ -1,6 +1,6 @@
 """A fit driven from the host, one pass over the data at a time.
 
-The same `prepare`, `propose`, `judge` and `finish` as the traced loop, in the same
+The same `prepare`, `propose`, `judge` and `settle` as the traced loop, in the same
 order, so the path is that of `solve`. What differs is where numbers come from. A pass
 over a disk costs far more than arithmetic, so each one linearises at the trial point
 at once: where the trial is accepted, the next step's linearisation is already there,
@@ -20,11 +20,14 @@ from jaxtyping import Array
 
 from .._basics.status import Status
 from .._programs.program import program
+from .._solve.solver import TRF
 from .._trf.bounds import Bounds
 from .._trf.linearisation import is_finite
 from .._trf.reflection import Model, Step
-from .._trf.state import State
-from .._trf.trf import TRF
+from .._trf.state import State, init
+from .._trf.stopping import at_rest, settle, settled
+from .._trf.trf import prepare
+from .._trf.trial import judge, propose
 from .passes import InterruptedPass, Partial, Pass, Sums
 
 
@@ -67,28 +70,19 @@ class Drive:
     def _step(self, tick: Callable[["Drive", bool], None]) -> None:
         solver, bounds, start = self.of.solver, self.bounds, self.state.x
         lin = self._linearised(start, tick)
-        state, model = _prepare(solver, self._counted(self.state), lin, bounds)
+        state = self._counted(self.state)
+        state, model, done = _prepare(solver, state, lin, bounds)
         rejected = 0
-        for i in range(solver.trials):
-            if self._settled(state):
-                break
-            x, step = _propose(solver, state, model, bounds)
-            many = min(self.ahead, solver.trials - 1 - i)
+        while not done and rejected < solver.trials:
+            x, step = _propose(state, model, bounds)
+            many = min(self.ahead, solver.trials - 1 - rejected)
             cost = self._cost(x, many, state, model, step, tick)
-            state, accepted = _judge(solver, state, x, step, cost)
-            if accepted or state.status != Status.RUNNING:
-                break
-            rejected += 1
-        self.state = _finish(solver, state, start)
+            state, accepted, done = _judge(solver, state, x, step, cost)
+            rejected += not accepted
+        self.state = _settle(solver, state, start)
         self.costs, self.ahead = [], rejected
         if not np.array_equal(self.state.x, start):
             self.current = None
-
-    def _settled(self, state: State) -> bool:
-        most = self.of.solver.max_nfev
-        return bool(state.closed | state.fresh) or (
-            most is not None and bool(state.nfev >= most)
-        )
 
     def _linearised(self, x: Array, tick: Callable) -> Any:
         if self.current is None:
@@ -107,8 +101,8 @@ class Drive:
         others, at = [], x
         for _ in range(many):
             worst = jnp.full_like(state.cost, jnp.inf)
-            state, _ = _judge(self.of.solver, state, at, step, worst)
-            at, step = _propose(self.of.solver, state, model, self.bounds)
+            state, _, _ = _judge(self.of.solver, state, at, step, worst)
+            at, step = _propose(state, model, self.bounds)
             others.append(at)
         return self._pass(x, others, tick)
 
@@ -212,31 +206,31 @@ def _unnamed(name: str, like: Any, found: Arrays) -> Any:
 
 @program
 def _init(solver: TRF, x: Array, bounds: Bounds | None, blank: Any) -> State:
-    return solver.init(x, bounds, blank, jnp.zeros((), int))
+    return init(solver, x, bounds, blank, jnp.zeros((), int))
 
 
 @program
 def _prepare(
     solver: TRF, state: State, lin: Any, bounds: Bounds | None
-) -> tuple[State, Model]:
-    return solver.prepare(state, lin, bounds)
+) -> tuple[State, Model, Array]:
+    start = state.x
+    state, model = prepare(solver, state, lin, bounds)
+    return state, model, at_rest(solver, state, start)
 
 
 @program
-def _propose(
-    solver: TRF, state: State, model: Model, bounds: Bounds | None
-) -> tuple[Array, Step]:
-    return solver.propose(state, model, bounds)
+def _propose(state: State, model: Model, bounds: Bounds | None) -> tuple[Array, Step]:
+    return propose(state, model, bounds)
 
 
 @program
 def _judge(
     solver: TRF, state: State, x: Array, step: Step, cost: Array
-) -> tuple[State, Array]:
-    return solver.judge(state, x, step, cost)
+) -> tuple[State, Array, Array]:
+    state, accepted = judge(solver, state, x, step, cost)
+    return state, accepted, settled(solver, state, accepted)
 
 
 @program
-def _finish(solver: TRF, state: State, start: Array) -> State:
-    """The end of a step that began at `start`, as in `TRF.step`."""
-    return solver.settle(state, start)
+def _settle(solver: TRF, state: State, start: Array) -> State:
+    return settle(solver, state, start)

@@ -16,14 +16,14 @@ from .._basics.precision import in_own_settings
 from .._basics.progress import progress_bar
 from .._functions.callables import Function
 from .._problem.curve import Curve
-from .._problem.objective import why_not_rowwise
 from .._problem.problem import Problem
 from .._problem.sharded import objective_of
+from .._problem.traced import why_not_rowwise
 from .._programs.abstract import abstract
 from .._programs.fork import check_process
 from .._solve.solution import Solution
 from .._solve.solve import solution_of
-from .._trf.trf import TRF
+from .._solve.solver import TRF
 from .blocks import Block, NanPolicy, Reading
 from .checkpoint import Checkpoint, CheckpointFile
 from .drive import Drive

@@ -22,7 +22,7 @@ from .._problem.curve import CurveData
 from .._problem.problem import Problem
 from .._problem.sharded import objective_of
 from .._programs.program import program
-from .._trf.trf import TRF
+from .._solve.solver import TRF
 from .blocks import Block, Reading
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Array
 from .._functions.fingerprint import fingerprint
 from .._problem.problem import Problem
 from .._problem.sharded import objective_of
-from .._trf.trf import TRF
+from .._solve.solver import TRF
 from .blocks import Block, Reading
 from .checkpoint import CheckpointError
 from .drive import Arrays, Drive

@@ -126,6 +126,10 @@ class Triangle(eqx.Module):
     def total(self) -> "Triangle":
         return self
 
+    def with_noise(self, noise: float) -> "Triangle":
+        """The same, told how exact its columns are."""
+        return dataclasses.replace(self, noise=noise) if noise else self
+
     @classmethod
     def _of_columns(cls, cost, columns, differenced, cut) -> "Triangle":
         r = triangle(columns)
@@ -232,6 +236,10 @@ class Gram(eqx.Module):
         return Products.of_rows(cost, r, columns)
 
     def total(self) -> "Gram":
+        return self
+
+    def with_noise(self, noise: float) -> "Gram":
+        """The same: rounding of J'J is larger."""
         return self
 
     def __add__(self, other: "Gram") -> "Gram":

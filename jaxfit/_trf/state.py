@@ -4,10 +4,13 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
+from .._basics.status import Status
 from .._basics.types import Count, Flag, Scalar, Vector
+from .bounds import Bounds
 from .certificate import Visible
+from .method import Method
 
 
 class History(eqx.Module):
@@ -58,7 +61,7 @@ class State(eqx.Module):
     certified: Flag  # whether `lin` shows a minimum
     restarts: Count  # new starts from a point that was none, without progress since
     anchor: Scalar  # the cost at the last of them
-    rank: Count  # directions that the data determine at the start (`TRF.look`)
+    rank: Count  # directions that the data determine at the start (`view.look`)
     highest: Scalar  # the cost there
     num_rows: Count  # residuals that count
     history: History | None
@@ -74,3 +77,46 @@ class State(eqx.Module):
     def fresh(self) -> Flag:
         """Whether the next step is the first from where the fit stands."""
         return self.radius == 0
+
+
+def init(
+    method: Method, x: Vector, bounds: Bounds | None, blank: Any, num_rows: ArrayLike
+) -> State:
+    """The state before the first step, at `x` moved strictly inside its bounds.
+
+    `blank` has the structure of the linearisations to come, `num_rows` is the
+    number of residuals that count. A start outside its bounds is never evaluated.
+    """
+    lanes = x.shape[1:]
+    zero, count = jnp.zeros(lanes, x.dtype), jnp.zeros(lanes, jnp.int32)
+    feasible = jnp.ones(lanes, bool)
+    if bounds is not None:
+        feasible = bounds.contain(x)
+        x = jnp.where(feasible, bounds.interior(x, 1e-10), x)
+    status = jnp.where(feasible, Status.RUNNING, Status.INFEASIBLE_START)
+    return State(
+        x=x,
+        before=x,
+        inv_scale=jnp.zeros_like(x),
+        steepest=jnp.zeros_like(x),
+        lin=blank,
+        cost=jnp.full_like(zero, jnp.inf),
+        optimality=jnp.full_like(zero, jnp.inf),
+        radius=zero,
+        alpha=zero,
+        step_norm=zero,
+        promise=jnp.full_like(zero, jnp.inf),
+        idle=count,
+        num_steps=count,
+        nfev=count,
+        njev=count,
+        status=status.astype(count.dtype),
+        closed=~feasible,
+        certified=jnp.zeros_like(feasible),
+        restarts=count,
+        anchor=jnp.full_like(zero, jnp.inf),
+        rank=count,
+        highest=zero,
+        num_rows=jnp.broadcast_to(num_rows, lanes),
+        history=History.empty(method.max_steps, x.dtype) if method.history else None,
+    )

@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._basics.packing import stack_scalars
 from .._basics.types import Count, Flag, Matrix, Scalar, Vector
 from .._basics.varying import axes_of
 from .algebra import cholesky, dot, matvec, norm, solve_lower, solve_upper, vecmat
-from .packing import stack_scalars
 
 
 # The step needs no more than its length right to 1%: the radius itself is a heuristic.

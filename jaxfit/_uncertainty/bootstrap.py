@@ -24,12 +24,12 @@ from .._basics.trees import as_rows, unravel_as
 from .._basics.types import Matrix, Scalar, Vector
 from .._batch.refits import refits
 from .._batch.solve_batch import mesh_of
-from .._problem.objective import why_not_rowwise
 from .._problem.problem import Problem
+from .._problem.traced import why_not_rowwise
 from .._programs.program import program
 from .._solve.covariance import directions
 from .._solve.solution import Solution
-from .._trf.trf import TRF
+from .._solve.solver import TRF
 from .conditions import KNOWN, converged
 from .covariance import leverage
 from .influence import influence

@@ -29,8 +29,8 @@ from .._programs.program import program
 from .._solve.covariance import correlation_of, directions, inverse, masked
 from .._solve.hessian import hessian
 from .._solve.solution import Solution
+from .._solve.solver import TRF
 from .._trf.linearisation import Gram
-from .._trf.trf import TRF
 from .conditions import KNOWN, converged
 from .weighted_rows import (
     Noise,

@@ -25,8 +25,8 @@ from .._basics.types import Scalar, Vector
 from .._problem.objective import Objective
 from .._problem.sharded import Spread
 from .._solve.derivative import minimise
+from .._solve.solver import TRF
 from .._trf.bounds import Bounds
-from .._trf.trf import TRF
 
 
 class Side(enum.IntEnum):

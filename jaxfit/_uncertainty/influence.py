@@ -15,7 +15,7 @@ from .._problem.problem import Problem
 from .._programs.program import program
 from .._solve.covariance import directions
 from .._solve.solution import Solution
-from .._trf.trf import TRF
+from .._solve.solver import TRF
 from .conditions import KNOWN, converged
 from .covariance import leverage
 from .weighted_rows import Noise, dense, held_at, noise_variance, rows_at

@@ -27,7 +27,7 @@ from .._problem.sharded import objective_of
 from .._programs.program import program
 from .._solve.covariance import directions
 from .._solve.solution import Solution
-from .._trf.trf import TRF
+from .._solve.solver import TRF
 from .conditions import KNOWN, converged
 from .crossings import Ends, Rays, Side, crossings
 from .distributions import reach

@@ -22,7 +22,7 @@ from .._functions.callables import Function
 from .._problem.curve import Curve
 from .._problem.per_row import are_rows
 from .._problem.problem import Problem
-from .._trf.trf import TRF
+from .._solve.solver import TRF
 from .weighted_rows import Rows
 
 

@@ -14,11 +14,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .._basics.types import Scalar, Vector
+from .._problem.forms import TRIANGLE
 from .._problem.objective import Objective
 from .._problem.problem import Problem
 from .._solve.solution import Solution
+from .._solve.solver import TRF
 from .._trf.linearisation import Dense
-from .._trf.trf import TRF
 
 
 Noise = Literal["estimated", "known", "robust"]
@@ -48,7 +49,7 @@ def rows_at(problem: Problem, x: Vector, solver: TRF | None = None) -> Rows:
     """The rows at parameters x; the solver tells how to differentiate."""
     solver = TRF() if solver is None else solver
     plain = solver.replaced(mesh=None, chunk_size=None)
-    objective = Objective.of(problem, x, plain, "qr")
+    objective = Objective.of(problem, x, plain, TRIANGLE)
     r, jacobian = objective.rows_at(x)
     _, weighted, scale = problem.loss.robustify(r)
     one = jnp.ones_like(r)

@@ -172,7 +172,7 @@ def test_every_door_takes_control_flow(name):
 @pytest.mark.parametrize("name", ["scan of steps", "map", "one size only"])
 def test_long_data_are_cut_only_where_that_is_proven(name, monkeypatch):
     truth, y = data_of(name)
-    monkeypatch.setattr("jaxfit._problem.objective._LARGE", 50)
+    monkeypatch.setattr("jaxfit._problem.evaluation._LARGE", 50)
     problem = jaxfit.curve_problem(lambda x, p: MODELS[name](x, *p), T, y, 0.9 * truth)
     np.testing.assert_allclose(jaxfit.solve(problem).params, truth, rtol=1e-5)
     solver = jaxfit.TRF(chunk_size=10)

@@ -109,7 +109,7 @@ def test_float64_outputs_are_float64(reference):
 
 def test_counts_of_float32_are_exact_far_beyond_any_fit():
     """All scalars of the loop travel in one vector of the fit's dtype."""
-    from jaxfit._trf.packing import packing
+    from jaxfit._basics.packing import packing
 
     count = jnp.array(2**24 - 1, jnp.int32)
     example = (count, jnp.array(True), jnp.array(-9, jnp.int32))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from .algebra import diagonal, total
+from .._trf.algebra import diagonal, total
 
 
 Lane = Float[Array, " l"]

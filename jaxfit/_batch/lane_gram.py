@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .algebra import diagonal, matvec
+from .._trf.algebra import diagonal, matvec
+from .._trf.linearisation import Columns, Products
+from .._trf.subproblem import Newton, solve_secular
 from .elimination import solve_shifted
-from .linearisation import Columns, Products
-from .subproblem import Newton, solve_secular
 
 
 class LaneModel(eqx.Module):
