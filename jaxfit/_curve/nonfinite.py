@@ -1,4 +1,4 @@
-"""Where a model or its derivative is not finite, in words: datum, x, parameter.
+"""The first datum at which a model or its derivative is not finite, in words.
 
 What is told of a fit that could not start or go on, and of one that went on with
 differences in the place of derivatives.

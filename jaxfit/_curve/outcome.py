@@ -1,4 +1,4 @@
-"""What the program of a curve fit gave, as the result of the call."""
+"""The result of a curve fit, or the error that it is, from the program's numbers."""
 
 import warnings
 from typing import Any

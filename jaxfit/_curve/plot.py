@@ -1,4 +1,4 @@
-"""A fit as a picture: data, curve and bands above, residuals below (matplotlib)."""
+"""The picture of a fit: data, curve and bands above, residuals below (matplotlib)."""
 
 from typing import Any
 

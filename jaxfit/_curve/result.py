@@ -1,4 +1,4 @@
-"""What `curve_fit` returns: SciPy's tuple, and all that it leaves out."""
+"""The result of `curve_fit`: SciPy's tuple (popt, pcov), and more by name."""
 
 import functools
 import json

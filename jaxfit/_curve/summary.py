@@ -1,4 +1,4 @@
-"""A fit's result as text: one aligned table."""
+"""The summary of a fit: one aligned table of outcome, parameters and measures."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What `curve_fit` warns of besides what SciPy does, from numbers that it has already.
+"""Warnings of `curve_fit` besides SciPy's, from numbers that are at hand.
 
 A success that `diagnose` would not call one is told at once: a minimum that the
 Jacobian does not show, and tolerances so loose that the fit stopped by more than a

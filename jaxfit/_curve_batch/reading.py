@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from .._basics.masked import unmasked
-from .._problem.sigma import check_covariance, check_deviations
+from .._problem.sigma import check_deviations, check_sigma
 from .._scipy.data import fit_dtype, real_array
 from .data import Part
 
@@ -202,11 +202,8 @@ def _read_sigma(sigma: Any, shape: tuple[int, ...], mask: Part | None) -> Part |
             f"{(m, m)} for all fits, or {shape} or {(*shape[:-1], 1)} per fit."
         )
     used = mask.value if mask is not None and not mask.per_fit else np.ones(m, bool)
-    if sigma.ndim == 2:
-        return Part(check_covariance(sigma.astype(float), used), False)
-    flat = sigma.reshape(()) if sigma.size == 1 else sigma
-    check_deviations(flat, used)
-    return Part(flat, False)
+    one = np.broadcast_to(0.0, (m,))
+    return Part(check_sigma(np.asarray(sigma, float), one, used), False)
 
 
 def _read_mask(mask: Any, shape: tuple[int, ...]) -> Part | None:

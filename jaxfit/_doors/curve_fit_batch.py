@@ -1,4 +1,4 @@
-"""Door 2: `curve_fit_batch`, SciPy's call for many fits at once.
+"""`curve_fit_batch`: SciPy's call for many fits at once.
 
 A call is read on the host (`_curve_batch.reading`), cut into slices
 (`_curve_batch.slices`) that go through one compiled program (`_curve_batch.program`:

@@ -1,4 +1,4 @@
-"""Door: `fit_large_dataset`, SciPy's call for data of any size.
+"""`fit_large_dataset`: SciPy's call for data of any size.
 
 Data that fit the memory are fitted there; else they are streamed. `plan` decides, from
 sizes alone, and `info` says what was done.

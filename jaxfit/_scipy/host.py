@@ -1,4 +1,4 @@
-"""Functions of a door's caller that JAX cannot trace: run on the host, and said so.
+"""The caller's functions that JAX cannot trace, as functions that run on the host.
 
 SciPy's callers write with NumPy. Before a door traces a function it is tried, by one
 trace at its start. Where that fails while the function itself, called there, does not,

@@ -1,4 +1,4 @@
-"""What a door tells while a fit runs: SciPy's table, the callback, a progress bar."""
+"""SciPy's table of iterations, the callback and the progress bar of a running fit."""
 
 import inspect
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Where a curve fit starts, which parameters are free, and between which bounds."""
+"""The start of a curve fit, its free parameters and their bounds."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
