@@ -144,7 +144,7 @@ def test_matrix_free_says_that_it_cannot():
 
 def objective(model, x, y, start, form="qr", **options):
     problem = curve_problem(model, x, y, start, **options)
-    return Objective.of(problem, jnp.asarray(start), TRF(), form)
+    return Objective.of(problem, jnp.asarray(start), TRF(linear_solver=form))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -188,7 +188,7 @@ def test_a_side_that_is_not_finite_gives_way_to_the_other():
         )
 
     x = jnp.array([1.0])
-    of = Objective.of(Problem(residual, x), x, TRF(), "qr")
+    of = Objective.of(Problem(residual, x), x, TRF(linear_solver="qr"))
     r, j = of.rows_at(x)
     assert np.isfinite(r).all()
     np.testing.assert_allclose(j, [[1.0], [1.0]], rtol=1e-6)
