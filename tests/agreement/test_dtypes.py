@@ -278,8 +278,17 @@ def problem_of(f, x, y, p0):
     return curve_problem(lambda x, p: f(x, *p), x, y, np.array(p0))
 
 
-@pytest.mark.parametrize("dtype", [np.int16, np.int64, np.float16])
-@pytest.mark.parametrize("container", [np.asarray, lambda t: {"t": t}])
+@pytest.mark.parametrize(
+    ("container", "dtype"),
+    [
+        (np.asarray, np.int16),
+        (np.asarray, np.int64),
+        (np.asarray, np.float16),
+        (lambda t: {"t": t}, np.int16),
+        pytest.param(lambda t: {"t": t}, np.int64, marks=pytest.mark.slow),
+        pytest.param(lambda t: {"t": t}, np.float16, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("door", DOORS)
 def test_narrow_x_does_not_wrap_at_any_door(door, container, dtype):
     """int16 wraps at 181^2 = 32,761 and float16 ends at 256^2 = 65,536."""

@@ -102,6 +102,7 @@ def test_the_sandwich_of_a_linear_model_is_hc3():
     close(found.matrix, e @ e / (M - 3) * bread, 1e-6)
 
 
+@pytest.mark.smoke
 def test_of_a_robust_loss():
     """The noise is Huber's sum(psi^2) / dof / mean(psi'), and H has all curvature."""
     there = problem(loss="soft_l1", f_scale=0.8)

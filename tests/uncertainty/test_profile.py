@@ -143,7 +143,6 @@ def test_the_fits_at_the_ends_have_the_cost_of_the_level(name):
                     np.testing.assert_allclose(np.sqrt(rise), q, rtol=2e-6)
 
 
-@pytest.mark.smoke
 def test_a_linear_model_has_the_interval_of_its_standard_error():
     best, inverse, r = linear_fit()
     known = np.sqrt(np.diag(inverse))
