@@ -103,7 +103,7 @@ def main(quick: bool) -> dict[str, Any]:
                     f"{name}: {100 * s:.1f}"
                     for name, s in zip(labels[kind], share, strict=True)
                 ]
-                sigma = "known" if known else "unknown"
+                sigma = "known" if known else "estimated"
                 off = float(100 * np.max(np.abs(share - LEVEL)))
                 rows.append([setting.name, sigma, kind, ", ".join(cells), off])
     targets = []

@@ -1,4 +1,4 @@
-"""Names of parameters: of a PyTree's numbers, those meant by a user, sums of them."""
+"""Names of parameters: of a PyTree's numbers, and those meant by a user."""
 
 import difflib
 import operator
@@ -87,20 +87,3 @@ def _places(one: Any, names: tuple[str, ...]) -> list[int]:
             f"{len(names) - 1}."
         )
     return [place]
-
-
-def combinations(directions: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
-    """Directions as sums of named parameters; those that are zero are left out."""
-    found = []
-    for direction in directions:
-        size = np.abs(direction).max()
-        if not size > 0:
-            continue
-        parts = direction / direction[np.argmax(np.abs(direction))]
-        order = [i for i in np.argsort(-np.abs(parts)) if abs(parts[i]) > 0.01]
-        text = str(names[order[0]])
-        for i in order[1:]:
-            share = "" if abs(parts[i]) > 0.995 else f"{abs(parts[i]):.2g} "
-            text += f" {'-' if parts[i] < 0 else '+'} {share}{names[i]}"
-        found.append(text)
-    return tuple(found)

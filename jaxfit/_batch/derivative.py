@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, PyTree
 
 from .._problem.objective import Objective
 from .._solve.derivative import settled
+from .._solve.noise import squares_of
 from .._solve.solver import TRF
 from .solution import BatchSolution
 from .stack import Stack
@@ -24,17 +26,45 @@ _TOGETHER = 256
 
 def solutions(
     stack: Stack, found: BatchSolution, solver: TRF
-) -> tuple[Any, Any, Any | None]:
-    """Parameters, cost and half of (J'J)^-1 of all, as functions of the problems.
+) -> tuple[Any, Any, Any | None, Any | None]:
+    """Parameters, cost, half of (J'J)^-1 and `squares`, as functions of the problems.
 
     Their values are those found; of a fit that failed the derivatives are 0.
     """
+
+    def one(problem, params, ok, half):
+        x, unravel = ravel_pytree(params)
+        objective = Objective.of(problem, x, solver, None, _ALL)
+        x, cost, product = settled(objective, problem.bounds, x, ok, solver)
+        if half is not None:
+            half = _moved(half, product, ok)
+        squares = None
+        if found.squares is not None:
+            squares = squares_of(problem, objective, x)
+        return unravel(x), cost, half, squares
+
+    return _each(one, stack, found.params, found.status >= 0, found.half)
+
+
+def squares_of_each(stack: Stack, params: PyTree, solver: TRF) -> Array | None:
+    """What the noise of each fit with a robust loss is estimated from, (p,)."""
+    if stack.one.loss.rho is None:
+        return None
+
+    def one(problem, params):
+        x, _ = ravel_pytree(params)
+        return squares_of(problem, Objective.of(problem, x, solver, None, _ALL), x)
+
+    return _each(one, stack, params)
+
+
+def _each(fn: Any, stack: Stack, *others: Any) -> Any:
+    """`fn` of each problem and what of the others belongs to it."""
     leaves = stack.leaves
     own = [leaf for leaf, batched in zip(leaves, stack.batched, strict=True) if batched]
 
     def one(parts):
-        own, params, ok, half = parts
-        mine = iter(own)
+        mine, others = iter(parts[0]), parts[1]
         problem = jax.tree.unflatten(
             jax.tree.structure(stack.problems),
             [
@@ -42,15 +72,9 @@ def solutions(
                 for leaf, batched in zip(leaves, stack.batched, strict=True)
             ],
         )
-        x, unravel = ravel_pytree(params)
-        objective = Objective.of(problem, x, solver, None, _ALL)
-        x, cost, product = settled(objective, problem.bounds, x, ok, solver)
-        if half is not None:
-            half = _moved(half, product, ok)
-        return unravel(x), cost, half
+        return fn(problem, *others)
 
-    ok = found.status >= 0
-    parts = own, found.params, ok, found.half
+    parts = own, others
     return jax.lax.map(one, parts, batch_size=min(_TOGETHER, stack.size))
 
 

@@ -11,7 +11,7 @@ need is cut from the queue in one piece.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -29,6 +29,10 @@ from .stack import Stack
 # The share of lanes that may load at once. Most fits take 5 steps or more, so that
 # fewer end at a step, but for the first; fits that start near their ends take 2 or 3.
 SHARE, SHARE_OF_SHORT = 4, 2
+
+
+# Parameters that (J'J)^-1 takes for known: "held" ones are fixed or at an active bound.
+Known = Literal["held", "fixed"]
 
 
 class Results(NamedTuple):
@@ -56,7 +60,7 @@ def run(
     engine: Any,
     lanes: int,
     count: Int[Array, ""],
-    covariance: bool,
+    covariance: Known | None,
     share: int,
 ) -> tuple[Results, Float[Array, ""]]:
     """The results of the first `count` problems, and the share of useful lane steps.
@@ -128,7 +132,7 @@ def run(
     return lane.results, jnp.mean(lane.useful / jnp.maximum(steps, 1))
 
 
-def _blank(stack: Stack, fits: Fits, covariance: bool) -> Results:
+def _blank(stack: Stack, fits: Fits, covariance: Known | None) -> Results:
     x = fits.state.x
     p, n = stack.size, len(x)
     width = n + 2 + (n * (n + 1) // 2 if covariance else 0)
@@ -153,6 +157,8 @@ def _written(lane, which, engine, stack, covariance) -> Results:
         bounds = jax.tree.map(lambda a: some(a) if a.shape[-1] > 1 else a, bounds)
         fixed = jnp.broadcast_to(bounds.fixed, state.x.shape)
         active = active_bounds(bounds, state.x, lin)
+        if covariance == "held":
+            fixed = active != 0
     half, lost = engine.inverse(state, fixed) if covariance else ([], active)
     counts = [state.status, state.nfev, state.njev, state.num_steps, state.num_rows]
     counts, told = jnp.stack(counts), (lin.differenced > 0)[None]

@@ -67,7 +67,7 @@ def _fits(make, solver, first, how):
     which = first + jnp.arange(size, dtype=jnp.int32)
     stack = Stack.by(make, which, [True])
     count = jnp.minimum(n - first, size).astype(jnp.int32)
-    found = solve_stack(stack, solver, count, lanes, mesh, False, SHARE_OF_SHORT)
+    found = solve_stack(stack, solver, count, lanes, mesh, None, SHARE_OF_SHORT)
     return as_rows(found.params), found.status, found.cost
 
 

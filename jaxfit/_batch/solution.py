@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._basics.precision import in_own_settings
 from .._basics.status import Status
+from .._solve.covariance import masked
 from .._solve.solution import Counted
 
 
@@ -27,7 +28,8 @@ class BatchSolution(Counted):
     - `half`: the lower half of (J'J)^-1 row by row, (p, n(n+1)/2), or None; `lost`
         tells the parameters that the data do not determine, (p, n). `covariance()` and
         `perr()` make something of them.
-    - `differenced`: (p,), as in [`jaxfit.Solution`][].
+    - `differenced`, `squares`: (p,), as in [`jaxfit.Solution`][]; no `squares` without
+        `half`.
     - `lane_efficiency`: the share of lane steps that were steps of a fit.
     """
 
@@ -42,6 +44,7 @@ class BatchSolution(Counted):
     half: Float[Array, "p h"] | None
     lost: Bool[Array, "p n"] | None
     differenced: Bool[Array, " p"]
+    squares: Float[Array, " p"] | None
     lane_efficiency: Float[Array, ""]
 
     @in_own_settings
@@ -59,9 +62,7 @@ class BatchSolution(Counted):
         where[i, j] = where[j, i] = np.arange(len(i))
         factor = self._variance(scaled)[:, None, None]
         known = half[:, where] * factor
-        unknown = jnp.where(np.eye(n, dtype=bool), jnp.inf, jnp.nan)
-        either = lost[:, :, None] | lost[:, None, :]
-        return jnp.where(either & jnp.isfinite(factor), unknown, known)
+        return masked(known, lost & jnp.isfinite(factor[:, 0]))
 
     @in_own_settings
     def perr(self, scaled: bool = True) -> Float[Array, "p n"]:
@@ -98,11 +99,8 @@ class BatchSolution(Counted):
 
     def _variance(self, scaled: bool) -> Float[Array, " p"]:
         ok = self.status >= 0
-        if not scaled:
-            return jnp.where(ok, jnp.ones_like(self.cost), jnp.nan)
-        dof = self.dof
-        variance = 2 * self.cost / jnp.where(dof > 0, dof, 1)
-        return jnp.where(ok & (dof > 0), variance, jnp.nan)
+        variance = self._noise_variance() if scaled else jnp.ones_like(self.cost)
+        return jnp.where(ok, variance, jnp.nan)
 
 
 def outcomes(status: np.ndarray) -> dict[Status, int]:

@@ -6,6 +6,7 @@ that does not serve, by the kernel's step (`vmapped`); over several devices by
 `shard_map`.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,10 +25,10 @@ from .._problem.problem import Problem
 from .._programs.fork import check_process
 from .._programs.program import program
 from .._solve.solver import TRF
-from .derivative import solutions
+from .derivative import solutions, squares_of_each
 from .lane_data import LaneData
 from .lockstep import Lockstep
-from .queue import SHARE, Results, run
+from .queue import SHARE, Known, Results, run
 from .solution import BatchSolution
 from .stack import Stack
 from .vmapped import OneByOne
@@ -117,7 +118,7 @@ def solve_batch(
         lanes = positive_int("lanes", lanes)
     count = jnp.array(stack.size, jnp.int32)
     chosen = mesh_of(devices, mesh)
-    return _solve(stack, solver, count, lanes, chosen, bool(covariance))
+    return _solve(stack, solver, count, lanes, chosen, "held" if covariance else None)
 
 
 def mesh_of(devices: int | Sequence[Any] | None, mesh: Mesh | None) -> Mesh | None:
@@ -151,11 +152,12 @@ def solve_stack(
     count: Int[Array, ""],
     lanes: int | None,
     mesh: Mesh | None,
-    covariance: bool,
+    covariance: Known | None,
     share: int = SHARE,
 ) -> BatchSolution:
     """The fits of the first `count` problems of a stack; the others stay RUNNING.
 
+    `covariance` tells which parameters (J'J)^-1 takes for known, if it is asked for.
     One lane in `share` may take its next problem at a step.
     """
     stack, solver, count = varying((stack, solver, count), axes_of(stack))
@@ -174,7 +176,12 @@ def solve_stack(
         results, efficiency = fits(stack, solver, count)
     else:
         results, efficiency = _split(fits, stack, solver, count, mesh)
-    return _solution(stack, results, efficiency, covariance)
+    found = _solution(stack, results, efficiency, covariance is not None)
+    if covariance is None:
+        return found
+    return dataclasses.replace(
+        found, squares=squares_of_each(stack, found.params, solver)
+    )
 
 
 @eqx.filter_custom_jvp
@@ -194,7 +201,7 @@ def _batch_jvp(primals, tangents):
     _, moves = eqx.filter_jvp(moved, (stack,), (tangents[0],))
     nothing = jax.tree.map(lambda _: None, found)
     return found, eqx.tree_at(
-        lambda s: (s.params, s.cost, s.half),
+        lambda s: (s.params, s.cost, s.half, s.squares),
         nothing,
         moves,
         is_leaf=lambda leaf: leaf is None,
@@ -283,5 +290,6 @@ def _solution(stack: Stack, results: Results, efficiency, covariance) -> BatchSo
         half=reals[:, n + 2 :] if covariance else None,
         lost=counts[:, 5 + n : 5 + 2 * n] != 0 if covariance else None,
         differenced=counts[:, 5 + 2 * n] > 0,
+        squares=None,
         lane_efficiency=efficiency,
     )

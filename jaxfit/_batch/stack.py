@@ -17,7 +17,7 @@ from jax.extend.core import Jaxpr, Literal
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
-from .._problem.problem import Problem
+from .._problem.problem import Problem, check_problem
 from .._programs.abstract import abstract
 from .._trf.bounds import Bounds
 
@@ -201,11 +201,7 @@ def _of_list(problems: Sequence[Problem]) -> Stack:
         raise ValueError("`problems` is empty: there is nothing to fit.")
     first = problems[0]
     for i, problem in enumerate(problems):
-        if not isinstance(problem, Problem):
-            raise TypeError(
-                f"`problems[{i}]` must be a jaxfit.Problem, got "
-                f"{type(problem).__name__}."
-            )
+        check_problem(problem, f"problems[{i}]")
         if jax.tree.structure(problem) != jax.tree.structure(first):
             raise ValueError(
                 f"`problems[{i}]` has another structure than `problems[0]`: the "

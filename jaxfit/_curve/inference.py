@@ -1,4 +1,4 @@
-"""What a curve fit's result can be asked about its uncertainty, by methods.
+"""Methods of a curve fit's result that answer questions about its uncertainty.
 
 Each is the function of the same name for the kernel's problem and solution, over the
 free parameters, which are called by their names. The noise is known where
@@ -17,14 +17,16 @@ from .._diagnosis.checkup import Checkup
 from .._diagnosis.diagnose import diagnose
 from .._diagnosis.findings import Finding, HealthReport
 from .._diagnosis.goodness import Goodness, goodness_of_fit
-from .._posterior.density import Laplace, laplace
-from .._uncertainty.bootstrap import Bootstrap, Jackknife, bootstrap, jackknife
+from .._posterior.laplace import Laplace, laplace
+from .._solve.noise import CostNoise, Noise
+from .._uncertainty.bootstrap import Bootstrap, bootstrap
+from .._uncertainty.contour import Contour, contour
 from .._uncertainty.covariance import Covariance, Kind, covariance
 from .._uncertainty.influence import Influence, influence
-from .._uncertainty.profile import LEVELS, Contour, Profile, contour, profile
+from .._uncertainty.jackknife import Jackknife, jackknife
+from .._uncertainty.profile import LEVELS, Profile, profile
 from .._uncertainty.propagation import Propagated, propagate
 from .._uncertainty.resampling import Resampling
-from .._uncertainty.weighted_rows import Noise
 from .program import problem_and_solver
 
 
@@ -108,7 +110,7 @@ class Inference:
                 problem,
                 self.solution,
                 kind=kind,
-                noise=noise,
+                noise=self._noise,
                 active=active,
                 solver=solver,
             )
@@ -128,36 +130,33 @@ class Inference:
 
     def goodness_of_fit(self) -> Goodness:
         """Tests of the residuals, as of [`jaxfit.goodness_of_fit`][]."""
-        noise = "known" if self.absolute_sigma else "unknown"
         with self._again() as (problem, _):
-            return goodness_of_fit(problem, self.solution, noise=noise)
+            return goodness_of_fit(problem, self.solution, noise=self._noise)
 
     def laplace(self, prior: Callable[[Any], Any] | None = None) -> Laplace:
         """The normal approximation of the posterior, by [`jaxfit.laplace`][].
 
         Its `density` is for samplers. `prior` takes the free parameters, one vector.
         """
-        noise = "known" if self.absolute_sigma else "unknown"
         with self._again() as (problem, _):
-            return laplace(problem, self.solution, prior=prior, noise=noise)
+            return laplace(problem, self.solution, prior=prior, noise=self._noise)
 
     def diagnose(
         self, analysers: Sequence[Callable[[Checkup], Iterable[Finding]]] = ()
     ) -> HealthReport:
         """What is wrong with the fit, as of [`jaxfit.diagnose`][]."""
-        noise = "known" if self.absolute_sigma else "unknown"
         with self._again() as (problem, solver):
             return diagnose(
                 problem,
                 self.solution,
-                noise=noise,
+                noise=self._noise,
                 analysers=analysers,
                 solver=solver,
                 names=self._free_names,
             )
 
     @property
-    def _noise(self) -> Literal["known", "estimated"]:
+    def _noise(self) -> CostNoise:
         return "known" if self.absolute_sigma else "estimated"
 
     @property

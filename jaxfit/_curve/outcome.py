@@ -7,7 +7,9 @@ import numpy as np
 
 from .._basics.status import Status
 from .._scipy.messages import message, outside, underflow
+from .._scipy.pcov import scale_of
 from .._scipy.prepared import Prepared
+from .._solve.covariance import masked
 from .._solve.second_opinion import Fitted
 from .._trf.linearisation import Triangle
 from .nonfinite import (
@@ -81,7 +83,7 @@ def result_of(
         "absolute_sigma": bool(absolute_sigma),
         "num_data": data.count,
         "num_differenced": by_differences.rows,
-        "dof": dof,
+        "dof": dof + int(np.count_nonzero(outcome.active_mask)),
         "cost": float(outcome.cost),
         "optimality": float(outcome.optimality),
         "status": status.of_scipy,
@@ -123,15 +125,12 @@ def result_of(
 def _covariance(
     prepared: Prepared, outcome: Outcome, absolute_sigma: bool
 ) -> np.ndarray:
-    """Of all parameters: infinite variances where not determined, 0 where fixed."""
-    ways, scale, dof = outcome.directions, 1.0, prepared.dof
-    if not absolute_sigma:
-        scale = 2 * float(outcome.cost) / dof if dof > 0 else np.nan
+    """SciPy's of all parameters: inf where not determined, 0 where fixed."""
+    ways = outcome.directions
     # In double precision: squares of errors may be below the smallest number.
     root = np.asarray(ways.determined, float)
-    some = root.T @ root * scale
-    some[ways.lost], some[:, ways.lost] = np.nan, np.nan
-    some[ways.lost, ways.lost] = np.inf
+    scale = scale_of(float(outcome.cost), prepared.dof, absolute_sigma)
+    some = masked(root.T @ root * scale, np.asarray(ways.lost))
     n, free = prepared.start.p0.size, list(prepared.start.free)
     covariance = np.zeros((n, n))
     covariance[np.ix_(free, free)] = some

@@ -8,8 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._diagnosis.criteria import Measures, measures, quantile
+from .._diagnosis.criteria import Measures, measures
 from .._problem.curve import like_data
+from .._scipy.pcov import scale_of
+from .._solve.covariance import correlation_of, derived
+from .._uncertainty.distributions import quantile
 from .inference import Inference
 from .plot import plot
 from .predict import Predictor
@@ -40,7 +43,10 @@ class CurveFitResult(Inference, tuple):
     - `covariance`: the same, knowing more: only the parameters that the data do not
         determine (their names are in `undetermined`) have an infinite variance, and
         NaN covariances.
-    - `perr`: standard errors, the root of the diagonal of `covariance`.
+    - `perr`: standard errors, the root of the diagonal of `covariance`. What is made
+        of them (`correlation`, intervals, bands) is SciPy's like `pcov`. With a robust
+        loss or an active bound `covariance_of()` knows better: "What each number
+        means" in the documentation says how.
     - `cost`: half the sum of squared weighted residuals, or of the robust loss.
     - `outcome`: a [`jaxfit.Status`][]; `message`: the same in words; `status`: the same
         as an integer, but 0 where no minimum was found for a reason of which SciPy has
@@ -48,7 +54,8 @@ class CurveFitResult(Inference, tuple):
     - `nfev`, `njev`, `nit`: evaluations of the model and of its derivatives, and steps.
     - `optimality`, `active_mask`: as in SciPy's `least_squares`; `fixed` tells which
         parameters were held.
-    - `num_data`, `dof`: data used, and degrees of freedom.
+    - `num_data`, `dof`: data used, and degrees of freedom, as of
+        [`jaxfit.Solution`][].
     - `num_differenced`: data at which the model is finite and an automatic derivative
         of it at the solution is not: there it is a difference.
     - `compile_time`, `run_time`: seconds spent in compiling and in the fit itself.
@@ -126,12 +133,7 @@ class CurveFitResult(Inference, tuple):
     @property
     def correlation(self) -> np.ndarray:
         """Correlations of the parameters, (n, n); NaN where there are none."""
-        error = self.perr
-        scale = np.outer(error, error)
-        usable = np.isfinite(scale) & (scale > 0)
-        out = np.full(scale.shape, np.nan)
-        out[usable] = self.covariance[usable] / scale[usable]
-        return out
+        return correlation_of(self.covariance)
 
     @functools.cached_property
     def fitted(self) -> Any:
@@ -169,8 +171,9 @@ class CurveFitResult(Inference, tuple):
         """Goodness of fit, [see there for the formulas](api.md)."""
         used = _flat(self.used)
         y, r = _flat(self.ydata)[used], _flat(self.residuals)[used]
-        k = int(np.sum(~self.fixed))
-        return measures(y, r, self.weighted_residuals, k, self.absolute_sigma)
+        k = self.num_data - self.dof
+        weighted = self.weighted_residuals
+        return measures(y, r, weighted, self.cost, k, self.absolute_sigma)
 
     def predict(self, x: Any) -> Any:
         """The fitted model at `x`, which has the form of `xdata`."""
@@ -290,13 +293,16 @@ class CurveFitResult(Inference, tuple):
         return f"CurveFitResult({values}; {self.message})"
 
     def _quantile(self, level: float) -> float:
-        return quantile(level, None if self.absolute_sigma else self.dof)
+        return quantile(level, None if self.absolute_sigma else self._scipy_dof)
 
     def _noise_scale(self) -> float:
-        """The variance of a datum of sigma 1."""
-        if self.absolute_sigma:
-            return 1.0
-        return 2 * self.cost / self.dof if self.dof > 0 else np.nan
+        """The variance of a datum of sigma 1, as SciPy has it."""
+        return float(scale_of(self.cost, self._scipy_dof, self.absolute_sigma))
+
+    @property
+    def _scipy_dof(self) -> int:
+        """m - n, where n counts a parameter at an active bound: what pcov rests on."""
+        return self.num_data - int(np.sum(~self.fixed))
 
     def _band(self, x, level, noise) -> tuple[np.ndarray, np.ndarray]:
         q = self._quantile(level)
@@ -307,11 +313,7 @@ class CurveFitResult(Inference, tuple):
         if not isinstance(value, np.ndarray):
             raise ValueError(_ONE_ARRAY)
         variance = np.sum((slopes @ self.root.T) ** 2, axis=-1) * self._noise_scale()
-        # A gradient's share in a null direction, where columns of J are units.
-        lost = np.linalg.norm(slopes @ self.null.T, axis=-1)
-        size = np.linalg.norm(slopes * self.unit, axis=-1)
-        tiny = np.sqrt(np.finfo(value.dtype).eps)
-        variance = np.where(lost > tiny * size, np.inf, variance)
+        variance = derived(variance, np.asarray(slopes), self.null, self.unit)
         half = q * np.sqrt(variance + noise)
         return value - half, value + half
 

@@ -15,7 +15,9 @@ from .._curve.program import Given, problem_of
 from .._programs.program import program
 from .._scipy.losses import NamedLoss, ScipyLoss
 from .._scipy.model import Inputs, ScipyModel
+from .._scipy.pcov import dof_of, scale_of
 from .._scipy.solver import with_jacobian
+from .._solve.covariance import scaled
 from .._solve.solver import TRF
 
 
@@ -69,14 +71,21 @@ def fit_slice(
     stack = Stack.by(make, given, list(choices.per_fit))
     solver = with_jacobian(solver, jacobian)
     solution = solve_stack(
-        stack, solver, count, choices.lanes, choices.mesh, choices.covariance
+        stack,
+        solver,
+        count,
+        choices.lanes,
+        choices.mesh,
+        "fixed" if choices.covariance else None,
     )
     p, n = stack.size, given.start.shape[-1]
     popt, active = jnp.asarray(solution.params), jnp.asarray(solution.active_mask)
     pcov = perr = lost = None
     if choices.covariance:
-        scaled = not choices.absolute_sigma
-        pcov, perr = solution.covariance(scaled), solution.perr(scaled)
+        scale = scale_of(solution.cost, dof_of(solution), choices.absolute_sigma)
+        scale = jnp.broadcast_to(scale, solution.cost.shape)[:, None]
+        pcov = scaled(solution.covariance(scaled=False), scale[:, None])
+        perr = scaled(solution.perr(scaled=False), jnp.sqrt(scale))
         lost = solution.lost
     if len(model.free) < n:
         # A parameter that is held counts as at its lower bound, as one with equal

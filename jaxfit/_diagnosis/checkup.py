@@ -1,22 +1,40 @@
-"""What analysers of a fit look at: numbers on the host, each made when asked for."""
+"""The numbers that analysers of a fit look at, on the host, each made when asked for.
+
+Errors and correlations are those of `jaxfit.covariance` (Gauss-Newton, active bounds
+dropped), of a fit that did not converge too.
+"""
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from .._basics.names import combinations, names_of
+from .._basics.names import names_of
 from .._problem.curve import Curve, Factor
 from .._problem.problem import Problem
 from .._programs.program import program
+from .._solve.covariance import (
+    Directions,
+    correlation_of,
+    directions,
+    masked,
+    scaled,
+)
 from .._solve.hessian import hessian
+from .._solve.noise import CostNoise
 from .._solve.solution import Solution
 from .._solve.solver import TRF
-from .._trf.linearisation import Gram
-from .._uncertainty.weighted_rows import Rows, held_at, rows_at
-from .goodness import GoodnessNoise
+from .._trf.linearisation import Gram, Triangle
+from .._uncertainty.weighted_rows import (
+    Rows,
+    held_at,
+    leverage,
+    noise_variance,
+    rows_at,
+)
+from .._uncertainty.words import combinations, plainest
 
 
 class Checkup:
@@ -31,7 +49,7 @@ class Checkup:
         problem: Problem,
         solution: Solution,
         solver: TRF,
-        noise: GoodnessNoise,
+        noise: CostNoise,
         names: Any = None,
     ):
         self.problem, self.solution, self.solver = problem, solution, solver
@@ -43,8 +61,15 @@ class Checkup:
         self.free = ~self.fixed & ~self.active
 
     @functools.cached_property
+    def _seen(self) -> "_Seen":
+        seen = jax.device_get(_look(self.problem, self.solution, self.solver))
+        used = seen.rows.used
+        rows = Rows(*(a[used] for a in seen.rows))
+        return seen._replace(rows=rows, leverage=seen.leverage[used])
+
+    @property
     def _rows(self) -> Any:
-        return self._rows_of(self.x)
+        return self._seen.rows
 
     def _rows_of(self, x: np.ndarray) -> Any:
         rows = jax.device_get(_rows_at(self.problem, x, self.solver))
@@ -141,11 +166,10 @@ class Checkup:
         full = self.rank == int(self.free.sum())
         return float(s[0] / s[-1]) if full and s[-1] > 0 else np.inf
 
-    @functools.cached_property
+    @property
     def hat(self) -> np.ndarray:
         """The leverage of each residual, (m,)."""
-        u = self._spectrum[0][: len(self.residual), : self.rank]
-        return np.minimum(np.sum(u**2, axis=1), 1 - 1e-12)
+        return self._seen.leverage
 
     @property
     def dof(self) -> int:
@@ -155,43 +179,26 @@ class Checkup:
     @property
     def noise_deviation(self) -> float:
         """The standard deviation of a residual; 1 where the noise is known."""
-        if self.noise == "known":
-            return 1.0
-        chi2 = float(self.influence @ self.influence)
-        return float(np.sqrt(chi2 / self.dof)) if self.dof > 0 else np.nan
+        return 1.0 if self.noise == "known" else float(np.sqrt(self._seen.variance))
 
     @functools.cached_property
-    def _inverse(self) -> np.ndarray:
-        """(J'J)^-1 of free parameters on what is determined, (k, k)."""
-        s, rank = self.singular_values, self.rank
-        norms = self.norms[self.free]
-        w = self._spectrum[2][:rank] / s[:rank, None] / np.where(norms > 0, norms, 1)
-        return w.T @ w
+    def inverse(self) -> np.ndarray:
+        """(J'J)^-1 on what is determined, (n, n); 0 for parameters that are not free.
+
+        What is not determined has an infinite variance.
+        """
+        w = self._seen.ways.determined
+        return masked(w.T @ w, self._seen.ways.lost)
 
     @functools.cached_property
     def errors(self) -> np.ndarray:
         """Standard errors, (n,); 0 where not free, inf where not determined."""
-        out = np.zeros(self.x.size)
-        some = np.sqrt(np.diag(self._inverse)) * self.noise_deviation
-        out[self.free] = np.where(self._lost, np.inf, some)
-        return out
-
-    @functools.cached_property
-    def _lost(self) -> np.ndarray:
-        """Which free parameters a null direction moves, (k,)."""
-        null = self._spectrum[2][self.rank :]
-        moved = np.sum(null**2, axis=0) > np.sqrt(np.finfo(null.dtype).eps)
-        return moved | (self.norms[self.free] == 0)
+        return np.sqrt(np.diag(scaled(self.inverse, self.noise_deviation**2)))
 
     @functools.cached_property
     def correlation(self) -> np.ndarray:
         """Correlations of the parameters, (n, n); NaN where there are none."""
-        out = np.full((self.x.size,) * 2, np.nan)
-        size = np.sqrt(np.diag(self._inverse))
-        scale = np.where(self._lost, np.nan, size)
-        free = np.flatnonzero(self.free)
-        out[np.ix_(free, free)] = self._inverse / np.outer(scale, scale)
-        return out
+        return correlation_of(self.inverse)
 
     @functools.cached_property
     def offset(self) -> np.ndarray:
@@ -199,8 +206,8 @@ class Checkup:
 
         0 for parameters that are not free or not determined.
         """
-        out = np.zeros(self.x.size)
-        out[self.free] = self._inverse @ (self.jacobian.T @ self.weighted)[self.free]
+        w = self._seen.ways.determined
+        out = w.T @ (w @ (self.jacobian.T @ self.weighted))
         known = (self.errors > 0) & np.isfinite(self.errors)
         return np.where(known, np.abs(out) / np.where(known, self.errors, 1), 0)
 
@@ -208,9 +215,12 @@ class Checkup:
         """Whether parameter i, made NaN, changes any residual."""
         x = self.x.copy()
         x[i] = np.nan
+        return not np.array_equal(self.residual_at(x), self.residual)
+
+    def residual_at(self, x: np.ndarray) -> np.ndarray:
+        """Residuals at other parameters, (m,), NaN where the model has none."""
         with jax.debug_nans(False):
-            residual = self._rows_of(x).residual
-        return not np.array_equal(residual, self.residual)
+            return self._rows_of(x).residual
 
     def without(self, i: int) -> tuple[np.ndarray, float]:
         """What is lost where parameter i is 0.
@@ -283,9 +293,44 @@ class Checkup:
         """The names of the parameters that an array of booleans marks."""
         return tuple(self.names[i] for i in np.flatnonzero(which))
 
+    @functools.cached_property
+    def null(self) -> np.ndarray:
+        """Directions along which the data determine nothing, as rows, (k - rank, n).
+
+        In units of the parameters: how much each changes. Of all bases of these
+        directions it is the one that rounding cannot change (`words`).
+        """
+        unit = 1 / np.where(self.norms > 0, self.norms, 1)
+        return plainest(self.directions[self.rank :] * unit, unit)
+
     def in_words(self, directions: Any) -> tuple[str, ...]:
         """Directions as combinations of named parameters."""
         return combinations(np.asarray(directions), self.names)
+
+
+class _Seen(NamedTuple):
+    """The rows at a solution, and what is made of them."""
+
+    rows: Rows
+    leverage: Any
+    ways: Directions
+    variance: Any
+
+
+@program
+def _look(problem: Problem, solution: Solution, solver: TRF) -> _Seen:
+    rows = rows_at(problem, ravel_pytree(solution.params)[0], solver)
+    held = solution.held
+    costs = 0.5 * rows.weighted**2
+    root = Triangle.of_rows(costs, rows.weighted, rows.jacobian.T)
+    return _Seen(
+        rows=rows,
+        leverage=leverage(rows, held),
+        ways=directions(root.total(), held),
+        variance=noise_variance(
+            "estimated", solution, rows if problem.loss.rho is not None else None
+        ),
+    )
 
 
 _rows_at = program(rows_at)

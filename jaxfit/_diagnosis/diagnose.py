@@ -10,13 +10,14 @@ import numpy as np
 
 from .._basics.checks import is_concrete, one_of
 from .._problem.problem import Problem
+from .._solve.noise import CostNoise
 from .._solve.solution import Solution
 from .._solve.solver import TRF
-from .._uncertainty.conditions import same_params
+from .._uncertainty.conditions import check_pair
+from .._uncertainty.words import plainest
 from . import fit, parameters, residuals
 from .checkup import Checkup
 from .findings import Finding, HealthReport, Severity
-from .goodness import GoodnessNoise
 
 
 Analyser = Callable[[Checkup], Iterable[Finding]]
@@ -49,7 +50,7 @@ def diagnose(
     problem: Problem,
     solution: Solution,
     *,
-    noise: GoodnessNoise = "unknown",
+    noise: CostNoise = "estimated",
     analysers: Sequence[Analyser] = (),
     solver: TRF | None = None,
     names: Sequence[str] | None = None,
@@ -73,25 +74,12 @@ def diagnose(
     **Raises:** `TypeError` or `ValueError` where the arguments are no problem and
     solution of one fit, or inside a trace.
     """
-    noise = one_of("noise", noise, GoodnessNoise)
-    if not isinstance(problem, Problem):
-        raise TypeError(
-            f"`problem` must be a jaxfit.Problem, got {type(problem).__name__}."
-        )
-    if not isinstance(solution, Solution):
-        raise TypeError(
-            f"`solution` must be a jaxfit.Solution, got {type(solution).__name__}."
-        )
+    noise = one_of("noise", noise, CostNoise)
+    check_pair("diagnose", problem, solution, "call it on one fit of it.")
     if not is_concrete((problem, solution)):
         raise ValueError(
             "jaxfit.diagnose looks at numbers: call it outside of a trace."
         )
-    if solution.counts.ndim > 1:
-        raise ValueError(
-            f"`solution` holds a batch of shape {solution.counts.shape[:-1]}: diagnose "
-            "one fit of it."
-        )
-    same_params("solution.params", solution.params, problem.params)
     for one in analysers:
         if not callable(one):
             raise TypeError(f"`analysers` must be functions, got {one!r}.")
@@ -106,6 +94,13 @@ def diagnose(
         found += _findings(analyser, checkup)
     found.sort(key=lambda finding: -finding.severity)
     return _report(checkup, tuple(found))
+
+
+def _plain(checkup: Checkup) -> np.ndarray:
+    """The directions of the spectrum; of the null ones the plainest basis."""
+    ways, rank = checkup.directions, checkup.rank
+    null = plainest(ways[rank:], np.ones(checkup.x.size))
+    return np.concatenate([ways[:rank], null])
 
 
 def _findings(analyser: Any, checkup: Checkup) -> list[Finding]:
@@ -139,7 +134,7 @@ def _report(checkup: Checkup, found: tuple[Finding, ...]) -> HealthReport:
         findings=found,
         names=names,
         eigenvalues=tuple((checkup.singular_values**2).tolist()),
-        directions=checkup.in_words(checkup.directions),
+        directions=checkup.in_words(_plain(checkup)),
         condition=checkup.condition,
         rank=checkup.rank,
         correlation=checkup.correlation.tolist(),

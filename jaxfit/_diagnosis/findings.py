@@ -1,4 +1,4 @@
-"""What a health report says: findings with a stable code, and the report of them."""
+"""Findings, each with a stable code, and the health report of them."""
 
 import dataclasses
 import enum
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._uncertainty.plots import plot_health
+from .plots import plot_health
 
 
 class Severity(enum.IntEnum):

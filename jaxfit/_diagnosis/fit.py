@@ -1,4 +1,4 @@
-"""Analysers of the fit itself: its end, the minimum, the path, the arithmetic.
+"""Analysers of the fit itself: convergence, minimum, path, arithmetic.
 
 See `diagnose` for what an analyser is.
 """
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from .._basics.status import Status
+from .._solve.noise import variance_of
 from .checkup import Checkup
 from .findings import ERROR, INFO, WARNING, Finding
 
@@ -89,7 +90,7 @@ def minimum(c: Checkup) -> Iterator[Finding]:
     if lam[0] <= tiny or c.rank < c.free.sum():
         return
     exact = np.sqrt(np.diag(np.linalg.inv(h))) * unit
-    plain = np.sqrt(np.diag(c._inverse))
+    plain = np.sqrt(np.diag(c.inverse))[c.free]
     ratio = exact / plain
     apart = np.maximum(ratio, 1 / ratio)
     worst = int(np.argmax(apart))
@@ -118,7 +119,7 @@ def freedom(c: Checkup) -> Iterator[Finding]:
             "There is nothing to estimate the noise from: fix parameters, or give "
             "sigma and ask for known noise.",
         )
-    elif c.noise == "unknown" and c.dof < max(3, n / 2):
+    elif c.noise == "estimated" and c.dof < max(3, n / 2):
         yield Finding(
             "few-data",
             WARNING,
@@ -179,7 +180,7 @@ def history(c: Checkup) -> Iterator[Finding]:
     # A step as long as `moved`, in units of the residual, lowers the cost of parameters
     # that do not trade off by half its square.
     fall, square = -np.diff(cost), moved[1:] ** 2
-    variance = 2 * cost[-1] / max(c.dof, 1)
+    variance = variance_of(2 * cost[-1], max(c.dof, 1))
     hardly = fall < np.minimum(square / 2000, variance / 10)
     flat = hardly & (square > 0.01 * variance)
     count = int(flat.sum())

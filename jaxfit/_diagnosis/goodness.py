@@ -1,6 +1,6 @@
-"""Is the model right? Goodness of fit, tests of residuals, comparison of models.
+"""Goodness of fit of one solution, and tests of its residuals.
 
-Numbers of one fit, traced. Each test supposes residuals in the order of the data:
+Traced. Each test supposes residuals in the order of the data:
 
     chi2          r'r against the chi2 distribution of dof: needs known noise
     normality     K^2 of skewness and kurtosis (D'Agostino, Belanger and D'Agostino
@@ -9,8 +9,6 @@ Numbers of one fit, traced. Each test supposes residuals in the order of the dat
     lag           the correlation of neighbours, times sqrt(N)
 """
 
-from typing import Literal
-
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -18,19 +16,19 @@ from jax.flatten_util import ravel_pytree
 from jax.scipy.special import erfc
 from jaxtyping import Array, Bool, Float, Int
 
-from .._basics.checks import is_concrete, one_of
+from .._basics.checks import one_of
 from .._basics.precision import in_own_precision
-from .._basics.status import Status
 from .._basics.types import Scalar
 from .._problem.problem import Problem
 from .._programs.program import program
+from .._solve.noise import CostNoise
 from .._solve.solution import Solution
-from .._uncertainty.conditions import converged, dof_of, status_of
-from .._uncertainty.distributions import chi2_sf, f_sf
+from .._uncertainty.conditions import converged
+from .._uncertainty.distributions import chi2_sf
 from .._uncertainty.weighted_rows import rows_at
+from .criteria import criteria
 
 
-GoodnessNoise = Literal["known", "unknown"]
 Residuals = Float[Array, " m"] | np.ndarray
 Used = Bool[Array, " m"] | np.ndarray
 
@@ -42,9 +40,9 @@ class Goodness(eqx.Module):
 
     - `chi2`, `dof`, `reduced_chi2`, and `p_value`: the probability of a chi2 as large
         if the model is right and the noise known; NaN where it is not.
-    - `aic`, `aicc`, `bic`: of N data and k free parameters, with -2 log L = chi2 where
-        the noise is known, else N log(chi2 / N), up to a constant. Differences between
-        models of the same data mean something, single values do not.
+    - `aic`, `aicc`, `bic`: of N data and k free parameters, with -2 log L = 2 cost
+        where the noise is known, else N log(2 cost / N), up to a constant. Differences
+        between models of the same data mean something, single values do not.
     - `normality`, `normality_p`; `runs`, `runs_p`; `lag`, `lag_p`: the statistics of
         the tests and their p-values. Few runs or a positive lag tell of structure that
         the model has missed.
@@ -81,45 +79,20 @@ class Goodness(eqx.Module):
         return "\n".join(lines)
 
 
-class Comparison(eqx.Module):
-    """A test of a simpler model against one that contains it.
-
-    **Attributes:** `statistic`, F or the fall of chi2; `p_value`, of one as large where
-    the simpler model is right; `dof`, (2,), the parameters more and the degrees of
-    freedom left; `aic`, `bic`, those of the larger model less those of the simpler one:
-    negative speaks for the larger one.
-    """
-
-    statistic: Scalar
-    p_value: Scalar
-    dof: Int[Array, " 2"]
-    aic: Scalar
-    bic: Scalar
-    test: Literal["f", "chi2"] = eqx.field(static=True)
-
-    @in_own_precision
-    def summary(self) -> str:
-        """The comparison in a sentence."""
-        return (
-            f"{self.test} = {self.statistic:.6g} with {int(self.dof[0])} and "
-            f"{int(self.dof[1])} degrees of freedom, p = {self.p_value:.3g}; AIC "
-            f"{self.aic:+.4g}, BIC {self.bic:+.4g} for the larger model"
-        )
-
-
 def goodness_of_fit(
-    problem: Problem, solution: Solution, *, noise: GoodnessNoise = "unknown"
+    problem: Problem, solution: Solution, *, noise: CostNoise = "estimated"
 ) -> Goodness:
     """How well a model fits its data.
 
     **Arguments:** `problem` and `solution`; `noise`: "known" where residuals are in
     units of their standard deviations.
 
-    **Returns:** a [`jaxfit.Goodness`][] of the residuals themselves, whatever the loss.
+    **Returns:** a [`jaxfit.Goodness`][]: chi2 and the tests are of the residuals
+    themselves, whatever the loss; AIC and BIC are of the cost that was minimised.
 
     **Raises:** `ValueError` for a solution that did not converge, and dof < 1.
     """
-    noise = one_of("noise", noise, GoodnessNoise)
+    noise = one_of("noise", noise, CostNoise)
     ok = converged("goodness_of_fit", problem, solution, True)
     return _goodness(problem, solution, ok, noise)
 
@@ -132,7 +105,7 @@ def _goodness(problem, solution, ok, noise) -> Goodness:
     dof = solution.dof
     free = count - dof
     chi2 = jnp.sum(r**2)
-    aic, aicc, bic = criteria(chi2, count, free, noise == "known")
+    aic, aicc, bic = criteria(solution.cost, count, free, noise == "known")
     p = chi2_sf(chi2, dof) if noise == "known" else jnp.full_like(chi2, jnp.nan)
     numbers = (
         chi2,
@@ -153,15 +126,6 @@ def _goodness(problem, solution, ok, noise) -> Goodness:
             for a in numbers
         )
     )
-
-
-def criteria(chi2, count, free, known: bool) -> tuple[Array, Array, Array]:
-    """AIC, AICc and BIC."""
-    deviance = chi2 if known else count * jnp.log(chi2 / count)
-    aic = deviance + 2 * free
-    left = count - free - 1
-    more = 2 * free * (free + 1) / jnp.where(left > 0, left, jnp.nan)
-    return aic, aic + more, deviance + free * jnp.log(count)
 
 
 def normality(r: Residuals, used: Used) -> tuple[Array, Array]:
@@ -212,79 +176,3 @@ def lag(r: Residuals, used: Used) -> tuple[Array, Array]:
     together = jnp.sum(jnp.where(counts[1:], row[1:] * row[:-1], 0))
     value = together / jnp.sum(row**2)
     return value, erfc(jnp.abs(value) * jnp.sqrt(n / 2))
-
-
-def compare_models(
-    simple: Solution,
-    larger: Solution,
-    *,
-    noise: GoodnessNoise = "unknown",
-) -> Comparison:
-    """Does a larger model fit better than one that it contains, more than by chance?
-
-    F = (fall of chi2 / parameters more) / (chi2 / dof) where the noise is unknown, else
-    the likelihood ratio, which is the fall of chi2 itself (Wilks 1938).
-
-    **Arguments:** the solutions of both, of the same data and weights; `noise` as of
-    [`jaxfit.goodness_of_fit`][].
-
-    **Returns:** a [`jaxfit.Comparison`][].
-
-    **Raises:** `ValueError` for a solution that did not converge, for other data, for a
-    larger model that has no more parameters or fits worse, as it then does not contain
-    the simple one or was not fitted, and for dof < 1.
-    """
-    noise = one_of("noise", noise, GoodnessNoise)
-    for name, one in (("simple", simple), ("larger", larger)):
-        if not isinstance(one, Solution):
-            raise TypeError(f"`{name}` must be a jaxfit.Solution, got {one!r:.60}.")
-        if one.counts.ndim > 1:
-            raise ValueError(
-                f"`{name}` holds a batch of shape {one.counts.shape[:-1]}: take "
-                "jax.vmap of jaxfit.compare_models, or one fit of it."
-            )
-    if is_concrete((simple, larger)):
-        _check_nested(simple, larger)
-    more, left = simple.dof - larger.dof, larger.dof
-    fall = 2 * (simple.cost - larger.cost)
-    chi2 = 2 * larger.cost
-    known = noise == "known"
-    statistic = fall if known else fall / more / (chi2 / left)
-    p = chi2_sf(fall, more) if known else f_sf(statistic, more, left)
-    count = larger.num_rows.astype(chi2.dtype)
-    values = [
-        criteria(2 * one.cost, count, count - one.dof, known)
-        for one in (simple, larger)
-    ]
-    ok = simple.success & larger.success & (more > 0) & (left > 0)
-    statistic, p = (jnp.where(ok, a, jnp.nan) for a in (statistic, p))
-    aic, _, bic = (b - a for a, b in zip(*values, strict=True))
-    test = "chi2" if known else "f"
-    return Comparison(statistic, p, jnp.stack([more, left]), aic, bic, test)
-
-
-def _check_nested(simple: Solution, larger: Solution) -> None:
-    for name, one in (("simple", simple), ("larger", larger)):
-        status = status_of(one)
-        if status <= 0:
-            raise ValueError(f"`{name}` did not converge: {Status(status).message}")
-    rows = [int(np.asarray(one.num_rows)) for one in (simple, larger)]
-    if rows[0] != rows[1]:
-        raise ValueError(
-            f"`simple` is of {rows[0]} data and `larger` of {rows[1]}: they must be "
-            "the same."
-        )
-    dof = [dof_of(one) for one in (simple, larger)]
-    if dof[1] < 1:
-        raise ValueError(f"`larger` leaves dof = {dof[1]}: nothing to test.")
-    if dof[0] <= dof[1]:
-        raise ValueError(
-            "`larger` must have more free parameters than `simple`: their degrees of "
-            f"freedom are {dof[1]} and {dof[0]}."
-        )
-    cost = [float(np.asarray(one.cost)) for one in (simple, larger)]
-    if cost[1] > cost[0] * (1 + 1e-6):
-        raise ValueError(
-            f"`larger` fits worse ({cost[1]:.6g}) than `simple` ({cost[0]:.6g}): it "
-            "does not contain it, or is in another minimum."
-        )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from jax.scipy.special import gammaincc
 
+from .._uncertainty.words import combinations
 from .checkup import Checkup
 from .findings import ERROR, INFO, WARNING, Finding
 
@@ -51,31 +52,54 @@ def identifiability(c: Checkup) -> Iterator[Finding]:
     """Which combinations do the data not determine?"""
     if not c.is_finite or not c.singular_values.size:
         return
-    null = _plainest(c.directions[c.rank :])
-    null = null[np.sum(np.abs(null) > 0.01, axis=1) > 1]
-    for direction, words in zip(null, c.in_words(null), strict=True):
-        names = c.named(np.abs(direction) > 0.01)
+    for direction in c.null:
+        share = np.abs(direction) * np.where(c.norms > 0, c.norms, 1)
+        which = share > 0.01 * share.max()
+        if which.sum() < 2:
+            continue
+        names = c.named(which)
         yield Finding(
             "not-identifiable",
             ERROR,
-            f"residuals stay the same along {words} (in scaled units)",
+            f"residuals stay the same{_along(c, np.where(which, direction, 0))}",
             "Only a combination of these is determined: fix all but one, or write the "
             "model in terms of the combination.",
             names,
         )
 
 
-def _plainest(rows: np.ndarray) -> np.ndarray:
-    """Rows that span the same space: each has a 1 where the others have none."""
-    rows = rows.copy()
-    for i in range(len(rows)):
-        # The largest entry of the rest, so that none grows.
-        k, j = np.unravel_index(np.argmax(np.abs(rows[i:])), rows[i:].shape)
-        rows[[i, i + k]] = rows[[i + k, i]]
-        rows[i] /= rows[i, j]
-        others = np.arange(len(rows)) != i
-        rows[others] -= np.outer(rows[others, j], rows[i])
-    return rows
+def _along(c: Checkup, direction: np.ndarray) -> str:
+    """A null direction in words that are true of a step of some length, if any are.
+
+    A straight line is a sum that the model sees, a straight line of logarithms a
+    product: either is told from the other by residuals a step away, so the words do
+    not hang on where along it the fit has ended.
+    """
+    moving = direction != 0
+    step = 0.1 * direction / np.abs(direction).max()
+    reach = np.abs(c.x[moving]).max()
+    unit = 1 / np.where(c.norms > 0, c.norms, 1)
+    (words,) = combinations(direction[None], c.names, unit)
+    if _unchanged(c, step * (reach if reach > 0 else 1)):
+        return f" along {words}"
+    if np.all(c.x[moving] != 0):
+        logs = direction / np.where(moving, c.x, 1)
+        factor = np.exp(0.1 * logs / np.abs(logs).max())
+        if _unchanged(c, np.where(moving, c.x * (factor - 1), 0)):
+            names = [f"log {name}" for name in c.names]
+            unit = unit / np.where(moving, np.abs(c.x), 1)
+            (words,) = combinations(logs[None], names, unit)
+            return f" along {words}"
+    return f", to first order, along {words}"
+
+
+def _unchanged(c: Checkup, step: np.ndarray) -> bool:
+    """Whether residuals are the same a step away, this way or that."""
+    tiny = float(np.finfo(c.x.dtype).eps) ** 0.4 * np.linalg.norm(c.norms * step)
+    return any(
+        bool(np.linalg.norm(c.residual_at(c.x + move) - c.residual) <= tiny)
+        for move in (step, -step)
+    )
 
 
 def bounds(c: Checkup) -> Iterator[Finding]:

@@ -26,6 +26,7 @@ from .._programs.capture import interned
 from .._programs.fork import check_process
 from .._scipy.model import Inputs, ScipyModel
 from .._scipy.options import unjitted
+from .._scipy.pcov import pcov_of
 from .._scipy.start import Start, read_start, with_own_estimate
 from .._solve.solution import Solution
 from .._solve.solve import solve
@@ -161,7 +162,7 @@ def fit_large_dataset(
         else:
             problem = Problem(Curve(Function(model, "f")), first, None, **of)
             solution, info = _in_memory(problem, source, solver, way, begun, given)
-        covariance = np.asarray(solution.covariance(scaled=not absolute_sigma))
+        covariance = np.asarray(pcov_of(solution, absolute_sigma))
     info |= {"plan": way, "solution": solution}
     return _result(start, solution, covariance, info)
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._basics.types import Scalar
 
@@ -61,6 +61,19 @@ class Loss(eqx.Module):
         if self.rho is None:
             return 0.5 * jnp.sum(r * r)
         return 0.5 * self.f_scale**2 * jnp.sum(self.rho((r / self.f_scale) ** 2))
+
+    def influence_sums(
+        self, r: Float[Array, " m"], used: Bool[Array, " m"] | None
+    ) -> tuple[Scalar, Scalar]:
+        """sum(psi^2) and sum(psi') over the residuals that count.
+
+        psi = r rho' is the slope of the cost by a residual; psi' is its derivative
+        s^2, floored as above.
+        """
+        _, weighted, scale = self.robustify(r)
+        scale = jnp.ones_like(r) if scale is None else scale
+        slope = scale**2 if used is None else jnp.where(used, scale**2, 0)
+        return jnp.sum((weighted * scale) ** 2), jnp.sum(slope)
 
     def robustify(
         self, r: Float[Array, " m"]

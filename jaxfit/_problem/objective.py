@@ -134,6 +134,10 @@ class Objective(eqx.Module):
         """The cost at x. One fused pass: cutting it into blocks would slow it down."""
         return self.loss.cost(self._residuals(x, self.rows, self.mask))
 
+    def influence_sums(self, x: Vector) -> tuple[Scalar, Scalar]:
+        """sum(psi^2) and sum(psi') at x, as of `Loss.influence_sums`."""
+        return self.loss.influence_sums(self.residuals(x), self.mask)
+
     def rows_at(self, x: Vector) -> tuple[Float[Array, " m"], Float[Array, "m n"]]:
         """The residuals at x, and the Jacobian with the row scale of the loss.
 

@@ -126,6 +126,18 @@ class Problem(eqx.Module):
         return Bounds(self.lower, self.upper)
 
 
+def check_problem(problem: Any, name: str = "problem") -> None:
+    """Check that an argument is a problem.
+
+    **Raises:** `TypeError`.
+    """
+    if not isinstance(problem, Problem):
+        raise TypeError(
+            f"`{name}` must be a jaxfit.Problem, got {type(problem).__name__}: make "
+            "one with jaxfit.Problem(residual, params) or jaxfit.curve_problem(...)."
+        )
+
+
 @in_own_settings
 def curve_problem(
     model: Callable[[Any, Any], Any],

@@ -111,6 +111,11 @@ class Spread(eqx.Module):
         """The cost at x: one number of each device, added."""
         return jnp.sum(self._of_shares(lambda share, x: share.cost(x), x))
 
+    def influence_sums(self, x: Vector) -> tuple[Scalar, Scalar]:
+        """sum(psi^2) and sum(psi') at x: those of each device, added."""
+        both = self._of_shares(lambda share, x: jnp.stack(share.influence_sums(x)), x)
+        return jnp.sum(both[:, 0]), jnp.sum(both[:, 1])
+
     def linearise(self, x: Vector) -> Linearisation:
         """The linearisation at x in this objective's form."""
         _, unpack = ravel_pytree(self.blank(x))

@@ -1,14 +1,18 @@
 """The covariance (J'J)^-1 of a linearisation, aware of its rank.
 
 J is scaled to unit columns first, and a direction whose singular value is then below
-rounding is one that the data do not determine. The parameters it moves get an infinite
-variance; the others keep the one they would have with those held fixed.
+rounding is one that the data do not determine. The rule for what these move, here and
+nowhere else: a parameter, or a quantity derived from parameters, that has a share in
+such a direction has variance inf, and NaN for its covariances and correlations. The
+others keep the variance that they would have with those held fixed. Functions take
+NumPy's arrays and traced ones.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool
 
 from .._basics.types import Matrix, Vector
@@ -64,19 +68,45 @@ def covariance(lin: Dense, fixed: Bool[Array, " n"] | None) -> Matrix:
     return masked(inverse(lin.gram, jax.lax.stop_gradient(w.T @ w)), lost)
 
 
-def masked(known: Matrix, lost: Bool[Array, " n"]) -> Matrix:
-    """A covariance with an infinite variance, and NaN beside it, for what is lost."""
-    either = lost[:, None] | lost
-    unknown = jnp.where(jnp.eye(lost.size, dtype=bool), jnp.inf, jnp.nan)
-    return jnp.where(either, unknown, known)
+def masked(known: Any, lost: Any) -> Any:
+    """Covariances with an infinite variance, and NaN beside it, for what is lost."""
+    xp = _numbers(known)
+    either = lost[..., :, None] | lost[..., None, :]
+    unknown = xp.where(np.eye(lost.shape[-1], dtype=bool), xp.inf, xp.nan)
+    return xp.where(either, unknown, known)
 
 
-def correlation_of(matrix: Matrix) -> Matrix:
-    """The correlations of a covariance; NaN where there are none."""
-    size = jnp.sqrt(jnp.diagonal(matrix, axis1=-2, axis2=-1))
-    scale = size[..., :, None] * size[..., None, :]
-    usable = (scale > 0) & jnp.isfinite(scale)
-    return jnp.where(usable, matrix / jnp.where(usable, scale, 1), jnp.nan)
+def scaled(inverse: Any, variance: Any) -> Any:
+    """Covariances times the variance of a residual: what is infinite stays so."""
+    xp = _numbers(inverse)
+    endless = xp.isinf(inverse) & xp.isfinite(variance)
+    return xp.where(endless, inverse, xp.where(endless, 0, inverse) * variance)
+
+
+def derived(variance: Any, slopes: Any, null: Any, unit: Any) -> Any:
+    """Variances of quantities with gradients `slopes`: inf where they are lost.
+
+    `variance` is that on what is determined; `null` and `unit` are of `Directions`. A
+    gradient's share in a null direction is told from rounding where columns of J have
+    length 1.
+    """
+    xp = _numbers(slopes)
+    share = xp.linalg.norm(slopes @ null.T, axis=-1)
+    size = xp.linalg.norm(slopes * unit, axis=-1)
+    tiny = np.sqrt(np.finfo(slopes.dtype).eps)
+    return xp.where(share > tiny * size, xp.inf, variance)
+
+
+def correlation_of(matrix: Any) -> Any:
+    """The correlations of covariances; NaN where there are none."""
+    xp = _numbers(matrix)
+    size = xp.sqrt(xp.diagonal(matrix, axis1=-2, axis2=-1))
+    size = xp.where((size > 0) & xp.isfinite(size), size, xp.nan)
+    return matrix / (size[..., :, None] * size[..., None, :])
+
+
+def _numbers(a: Any) -> Any:
+    return np if isinstance(a, np.ndarray) else jnp
 
 
 @jax.custom_jvp

@@ -3,13 +3,18 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from .._basics.checks import is_concrete
 from .._basics.precision import in_own_settings
 from .._basics.status import Status
 from .._trf.state import History
 from .covariance import covariance
+from .covariance import scaled as times
+from .noise import variance_of
 
 
 class Counted(eqx.Module):
@@ -18,6 +23,9 @@ class Counted(eqx.Module):
     counts: eqx.AbstractVar[Int[Array, "... 4"]]
     num_rows: eqx.AbstractVar[Int[Array, "..."]]
     num_params: eqx.AbstractVar[int]
+    active_mask: eqx.AbstractVar[PyTree[Array]]
+    cost: eqx.AbstractVar[Float[Array, "..."]]
+    squares: eqx.AbstractVar[Float[Array, "..."] | None]
     fixed: eqx.AbstractVar[Bool[Array, "... n"] | None]
 
     @property
@@ -53,9 +61,25 @@ class Counted(eqx.Module):
     @property
     @in_own_settings
     def dof(self) -> Int[Array, "..."]:
-        """Degrees of freedom: residuals that counted less parameters that were free."""
-        fixed = 0 if self.fixed is None else jnp.sum(self.fixed, axis=-1)
-        return self.num_rows - self.num_params + fixed
+        """Degrees of freedom: residuals that counted less parameters that were free.
+
+        Not free are those that are fixed and those held by an active bound.
+        """
+        held = 0 if self.fixed is None else jnp.sum(self.held, axis=-1)
+        return self.num_rows - self.num_params + held
+
+    @property
+    @in_own_settings
+    def held(self) -> Bool[Array, "... n"]:
+        """Parameters that are fixed or held by an active bound, as one vector."""
+        leaves = jax.tree.leaves(self.active_mask)
+        ahead = self.counts.shape[:-1]
+        return jnp.concatenate([a.reshape(*ahead, -1) for a in leaves], axis=-1) != 0
+
+    def _noise_variance(self) -> Float[Array, "..."]:
+        """s^2 by the cost or, with a robust loss, by Huber's sums (`noise`)."""
+        squares = 2 * self.cost if self.squares is None else self.squares
+        return variance_of(squares, self.dof)
 
 
 class Solution(Counted):
@@ -81,6 +105,9 @@ class Solution(Counted):
     - `differenced`: whether some derivatives at the solution are differences, because
         automatic ones are not finite there while the residual is, or because the
         residual forbids forward mode. None after a streamed fit, which does not look.
+    - `squares`: with a robust loss sum(psi^2) / mean(psi'), which over `dof` is the
+        variance of a residual (Huber 1981); NaN after a streamed fit, which keeps no
+        residuals. None without one: it is 2 `cost` then.
     """
 
     params: PyTree[Array]
@@ -95,6 +122,7 @@ class Solution(Counted):
     fixed: Bool[Array, "... n"] | None
     history: History | None
     differenced: Bool[Array, "..."] | None
+    squares: Float[Array, "..."] | None = None
 
     @property
     def message(self) -> str:
@@ -109,13 +137,14 @@ class Solution(Counted):
     def covariance(self, scaled: bool = True) -> Float[Array, "n n"]:
         """The covariance of the parameters in the order of `ravel_pytree(params)`.
 
-        `scaled` multiplies (J'J)^-1 by 2 cost / dof, which suits unknown or relative
-        `sigma`; False suits known `sigma`. Bounds that are active are disregarded.
-        A fixed parameter has variance 0. One that the data do not determine has
+        The same as [`jaxfit.covariance`][] with its defaults: `scaled` multiplies
+        (J'J)^-1 by the estimated variance of a residual, which suits unknown or
+        relative `sigma`; False suits known `sigma`. A parameter that is fixed or held
+        by an active bound has variance 0. One that the data do not determine has
         variance inf and covariances NaN; all are NaN where `scaled` and dof < 1.
 
-        **Raises:** `ValueError` after a matrix-free fit, which has no J'J, and for a
-        batch of solutions.
+        **Raises:** `ValueError` after a matrix-free fit, which has no J'J, for a batch
+        of solutions, and for `scaled` after a streamed fit with a robust loss.
         """
         self._single("covariance", "jax.vmap(lambda s: s.covariance())(solution)")
         if self.linearisation is None:
@@ -123,12 +152,21 @@ class Solution(Counted):
                 "a matrix-free fit forms no J'J and has no covariance: solve again "
                 "from the solution with TRF(linear_solver='qr')."
             )
-        inverse = covariance(self.linearisation, self.fixed)
+        held = None if self.fixed is None else self.held
+        inverse = covariance(self.linearisation, held)
         if not scaled:
             return inverse
-        dof = self.dof
-        variance = 2 * self.cost / jnp.where(dof > 0, dof, 1)
-        return inverse * jnp.where(dof > 0, variance, jnp.nan)
+        if self._has_no_squares():
+            raise ValueError(
+                "a streamed fit with a robust loss keeps no residuals to estimate the "
+                "noise from: scaled=False suits known sigma."
+            )
+        return times(inverse, self._noise_variance())
+
+    def _has_no_squares(self) -> bool:
+        if self.squares is None or not is_concrete((self.squares, self.cost)):
+            return False
+        return bool(np.isnan(self.squares)) and bool(np.isfinite(self.cost))
 
     def _single(self, what: str, instead: str) -> None:
         if self.counts.ndim > 1:

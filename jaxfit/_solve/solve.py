@@ -9,16 +9,17 @@ from jaxtyping import Array
 from .._basics.precision import in_own_settings
 from .._basics.status import Status
 from .._basics.trees import unravel_as
-from .._basics.types import Vector
+from .._basics.types import Scalar, Vector
 from .._basics.varying import axes_of, varying
 from .._problem.placement import on_auto_axes
-from .._problem.problem import Problem
+from .._problem.problem import Problem, check_problem
 from .._problem.sharded import objective_of
 from .._programs.program import program
 from .._trf.bounds import Bounds
 from .._trf.matrix_free import Slope
 from .._trf.state import State
 from .derivative import minimise
+from .noise import squares_of
 from .solution import Solution
 from .solver import TRF
 
@@ -43,11 +44,7 @@ def solve(problem: Problem, solver: TRF | None = None) -> Solution:
     **Raises:** `TypeError` or `ValueError` where shapes or types do not fit, when the
     function is traced. What depends on values is an outcome in `Solution.status`.
     """
-    if not isinstance(problem, Problem):
-        raise TypeError(
-            f"`problem` must be a jaxfit.Problem, got {type(problem).__name__}: make "
-            "one with jaxfit.Problem(residual, params) or jaxfit.curve_problem(...)."
-        )
+    check_problem(problem)
     if solver is not None and not isinstance(solver, TRF):
         raise TypeError(f"`solver` must be a jaxfit.TRF or None, got {solver!r}.")
     if problem.loss.f_scale.ndim:
@@ -68,11 +65,14 @@ def _solve(problem: Problem, solver: TRF, axes: tuple[str, ...] | None) -> Solut
     start, _ = ravel_pytree(problem.params)
     objective = objective_of(problem, start, solver, axes)
     state = minimise(objective, problem.bounds, start, solver)
-    return solution_of(problem, state)
+    return solution_of(problem, state, squares_of(problem, objective, state.x))
 
 
-def solution_of(problem: Problem, state: State) -> Solution:
-    """What the last state of a fit tells its user."""
+def solution_of(problem: Problem, state: State, squares: Scalar | None) -> Solution:
+    """What the last state of a fit tells its user.
+
+    `squares` are what the noise of a robust fit is estimated from (`noise`).
+    """
     _, unravel = ravel_pytree(problem.params)
     x, lin, bounds = state.x, state.evidence, problem.bounds
     # Without data every point is a minimum, and none is a solution.
@@ -95,6 +95,7 @@ def solution_of(problem: Problem, state: State) -> Solution:
         fixed=fixed,
         history=state.history,
         differenced=lin.differenced > 0,
+        squares=squares,
     )
 
 

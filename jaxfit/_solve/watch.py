@@ -20,6 +20,7 @@ from .._problem.sharded import objective_of
 from .._programs.program import program
 from .._trf.state import State, init
 from .._trf.trf import step
+from .noise import squares_of
 from .solution import Solution
 from .solve import solution_of
 from .solver import TRF
@@ -75,4 +76,5 @@ def _step(
 def _close(
     problem: Problem, solver: TRF, state: State, axes: tuple[str, ...] | None
 ) -> Solution:
-    return solution_of(problem, state)
+    objective = objective_of(problem, state.x, solver, axes)
+    return solution_of(problem, state, squares_of(problem, objective, state.x))

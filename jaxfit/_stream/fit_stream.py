@@ -247,7 +247,9 @@ class _Watch:
 
 def _solution(problem: Problem, drive: Drive, interrupted: bool) -> Solution:
     state = drive.best(interrupted)
-    solution = solution_of(problem, state)
+    # The residuals of a robust loss would take another pass.
+    squares = None if problem.loss.rho is None else jnp.full_like(state.cost, jnp.nan)
+    solution = solution_of(problem, state, squares)
     if interrupted and drive.current is None:
         # The linearisation at this point was not made; its cost is known if it is
         # not the start.

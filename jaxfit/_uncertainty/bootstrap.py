@@ -1,4 +1,4 @@
-"""Bootstrap and jackknife: the fit of data that might as well have been.
+"""The bootstrap: fits of data drawn anew.
 
 Every replicate is a problem of its own, fitted from the solution, and all of them are
 one batch (`solve_batch`), in slices so that their data never take more than a bounded
@@ -16,7 +16,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.scipy.special import ndtr, ndtri
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from .._basics.checks import one_of, positive_int
 from .._basics.precision import in_own_precision
@@ -28,14 +28,30 @@ from .._problem.problem import Problem
 from .._problem.traced import why_not_rowwise
 from .._programs.program import program
 from .._solve.covariance import directions
+from .._solve.noise import CostNoise
 from .._solve.solution import Solution
 from .._solve.solver import TRF
 from .conditions import KNOWN, converged
-from .covariance import leverage
+from .distributions import check_levels
 from .influence import influence
-from .profile import check_levels
-from .resampling import Resampling, drawn_rows, drawn_shift, picked, shifted, solver_for
-from .weighted_rows import Rows, dense, held_at, noise_variance, rows_at
+from .resampling import (
+    Resampling,
+    drawn_rows,
+    drawn_shift,
+    picked,
+    shifted,
+    solver_for,
+    starting_from,
+)
+from .weighted_rows import (
+    Rows,
+    dense,
+    held_at,
+    leverage,
+    needs_rows,
+    noise_variance,
+    rows_at,
+)
 
 
 Interval = Literal["percentile", "basic", "bca"]
@@ -77,7 +93,7 @@ class Bootstrap(eqx.Module):
     @in_own_precision
     def covariance(self) -> Matrix:
         """The covariance of the replicates, (n, n)."""
-        squares, count = _squares(self.samples)
+        squares, count = squares_about_mean(self.samples)
         return squares / (count - 1)
 
     @in_own_precision
@@ -130,39 +146,6 @@ class Bootstrap(eqx.Module):
         return ndtr(bias + z / (1 - skew * z))
 
 
-class Jackknife(eqx.Module):
-    """Fits that leave out one of m residuals each.
-
-    **Attributes:** `params`, like the problem's with the residuals along the first
-    axis; NaN where one was masked or its fit failed; `status`, (m,), a
-    [`jaxfit.Status`][] each; `estimate`, the solution.
-    """
-
-    params: PyTree[Array]
-    status: Int[Array, " m"]
-    estimate: PyTree[Array]
-
-    @in_own_precision
-    def covariance(self) -> Matrix:
-        """(m - 1) / m times the sum of squares of the fits about their mean."""
-        squares, count = _squares(as_rows(self.params))
-        return squares * (count - 1) / count
-
-    @in_own_precision
-    def errors(self) -> PyTree[Array]:
-        """Standard errors, like the parameters."""
-        return unravel_as(self.estimate, jnp.sqrt(jnp.diagonal(self.covariance())))
-
-    @in_own_precision
-    def bias(self) -> PyTree[Array]:
-        """(m - 1) times the mean of the fits less the estimate."""
-        rows = as_rows(self.params)
-        count = jnp.sum(~jnp.isnan(rows[:, 0]))
-        mean = jnp.nanmean(rows, axis=0)
-        apart = (count - 1) * (mean - ravel_pytree(self.estimate)[0])
-        return unravel_as(self.estimate, apart)
-
-
 def bootstrap(
     problem: Problem,
     solution: Solution,
@@ -170,7 +153,7 @@ def bootstrap(
     key: Array | int | np.integer,
     *,
     kind: Resampling = "residual",
-    noise: Literal["estimated", "known"] = "estimated",
+    noise: CostNoise = "estimated",
     solver: TRF | None = None,
     lanes: int | None = None,
     devices: int | Sequence[Any] | None = None,
@@ -188,7 +171,7 @@ def bootstrap(
         variances; "pairs" draws whole data, which supposes nothing of residuals;
         "parametric" draws normal ones.
     - `noise`: of "parametric": "known" draws residuals of variance 1, "estimated" of
-        2 cost / dof.
+        the estimated variance.
     - `solver`, `lanes`, `devices`, `mesh`: as of [`jaxfit.solve_batch`][].
 
     **Returns:** a [`jaxfit.Bootstrap`][]. Replicate i is the same for any n, and on any
@@ -201,7 +184,7 @@ def bootstrap(
     n, kind = positive_int("n", n), one_of("kind", kind, Resampling)
     lanes = None if lanes is None else positive_int("lanes", lanes)
     mesh = mesh_of(devices, mesh)
-    noise = one_of("noise", noise, Literal["estimated", "known"])
+    noise = one_of("noise", noise, CostNoise)
     if noise == "known" and kind != "parametric":
         raise ValueError(
             f"`noise` is 'known', but kind={kind!r} takes it from the residuals: leave "
@@ -215,10 +198,10 @@ def bootstrap(
     make, change = _replicates(problem, solution, key, solver, (kind, noise))
     m = make.rows.used.size
     numbers = m * (1 if kind != "pairs" else _row_numbers(problem, m))
-    fits = solver_for(problem, _plain(solver, m), kind, make.rowwise)
+    fits = solver_for(problem, solver_of_refits(solver, m), kind, make.rowwise)
     found, status, cost = refits(make, n, numbers, fits, lanes, mesh)
     return Bootstrap(
-        params=unravel_as(solution.params, _good(found, status, ok)),
+        params=unravel_as(solution.params, converged_only(found, status, ok)),
         status=status,
         cost=cost,
         estimate=solution.params,
@@ -257,24 +240,7 @@ class _Replicates(eqx.Module):
         # The model may not be defined there.
         r = self.problem.residual(unravel(start), self.problem.args)
         defined = jnp.all(jnp.isfinite(ravel_pytree(r)[0]) | ~rows.used)
-        return _from(other, unravel(jnp.where(defined, start, x)))
-
-
-class _Without(eqx.Module):
-    """The problem without one residual, by its number; `whole` has all of them."""
-
-    whole: Problem
-    used: Bool[Array, " m"]
-
-    def __call__(self, i: Int[Array, ""]) -> Problem:
-        others = self.used & (jnp.arange(self.used.size) != i)
-        return eqx.tree_at(
-            lambda p: p.mask, self.whole, others, is_leaf=lambda leaf: leaf is None
-        )
-
-
-def _from(problem: Problem, params: PyTree) -> Problem:
-    return eqx.tree_at(lambda p: p.params, problem, params)
+        return starting_from(other, unravel(jnp.where(defined, start, x)))
 
 
 @program(static=(4,))
@@ -287,12 +253,14 @@ def _replicates(problem, solution, key, solver, how) -> tuple[_Replicates, Array
     # Where the linear model takes a shift of the residual: one evaluation less a fit.
     w = directions(dense("bootstrap", solution), fixed | dropped).determined
     make = _Replicates(
-        problem=_from(problem, solution.params),
+        problem=starting_from(problem, solution.params),
         key=key,
         rows=rows,
         order=jnp.argsort(~rows.used, stable=True),
         hat=leverage(rows, fixed | dropped),
-        variance=noise_variance(noise, solution, rows),
+        variance=noise_variance(
+            noise, solution, rows if needs_rows(noise, problem) else None
+        ),
         pull=w.T @ w @ (rows.jacobian.T * jnp.sqrt(rows.slope)),
         kind=kind,
         rowwise=kind == "pairs"
@@ -301,49 +269,18 @@ def _replicates(problem, solution, key, solver, how) -> tuple[_Replicates, Array
     return make, influence(problem, solution, noise="known", solver=solver).change
 
 
+def _row_numbers(problem: Problem, m: int) -> int:
+    """The numbers in a row of the data."""
+    sizes = [leaf.size // m for leaf in jax.tree.leaves(problem.args) if leaf.ndim]
+    return max(1, sum(sizes))
+
+
 @program
-def _good(found, status, ok):
+def converged_only(found, status, ok):
     return jnp.where(((status > 0) & ok)[:, None], found, jnp.nan)
 
 
-def jackknife(
-    problem: Problem,
-    solution: Solution,
-    *,
-    solver: TRF | None = None,
-    lanes: int | None = None,
-    devices: int | Sequence[Any] | None = None,
-    mesh: Mesh | None = None,
-) -> Jackknife:
-    """Leave out each residual in turn and fit the others, from the solution.
-
-    [`jaxfit.influence`][] tells the same to first order without a single fit.
-
-    **Arguments:** as of [`jaxfit.bootstrap`][].
-
-    **Returns:** a [`jaxfit.Jackknife`][].
-
-    **Raises:** `ValueError` for a solution that did not converge.
-    """
-    ok = converged("jackknife", problem, solution)
-    lanes = None if lanes is None else positive_int("lanes", lanes)
-    mesh = mesh_of(devices, mesh)
-    make = _without(problem, solution, solver)
-    m = make.used.size
-    fits = solver_for(problem, _plain(solver, m), "residual", False)
-    found, status, _ = refits(make, m, m, fits, lanes, mesh)
-    found = _good(found, status, ok & make.used)
-    return Jackknife(unravel_as(solution.params, found), status, solution.params)
-
-
-@program
-def _without(problem, solution, solver) -> _Without:
-    rows = rows_at(problem, ravel_pytree(solution.params)[0], solver)
-    whole = shifted(_from(problem, solution.params), jnp.zeros_like(rows.residual))
-    return _Without(whole, rows.used)
-
-
-def _squares(rows: Float[Array, "s n"]) -> tuple[Matrix, Int[Array, ""]]:
+def squares_about_mean(rows: Float[Array, "s n"]) -> tuple[Matrix, Int[Array, ""]]:
     """The sums of squares about the mean of the rows that are numbers; their count."""
     used = ~jnp.isnan(rows[:, :1])
     count = jnp.sum(used)
@@ -352,13 +289,7 @@ def _squares(rows: Float[Array, "s n"]) -> tuple[Matrix, Int[Array, ""]]:
     return apart.T @ apart, count
 
 
-def _row_numbers(problem: Problem, m: int) -> int:
-    """The numbers in a row of the data."""
-    sizes = [leaf.size // m for leaf in jax.tree.leaves(problem.args) if leaf.ndim]
-    return max(1, sum(sizes))
-
-
-def _plain(solver: TRF | None, m: int) -> TRF:
+def solver_of_refits(solver: TRF | None, m: int) -> TRF:
     """The solver of the replicates, which record nothing.
 
     By default they stop after a step that lowers the cost by less than 1e-4 of the

@@ -1,4 +1,4 @@
-"""What uncertainty may be asked of: a solution that converged, of this problem.
+"""Conditions of a question about uncertainty: a problem and its converged solution.
 
 On concrete values the answer is an error that says what to do; inside a trace it is a
 flag, and what is computed of a fit that failed is NaN.
@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool
 
 from .._basics.checks import is_concrete
 from .._basics.status import Status
-from .._problem.problem import Problem
+from .._problem.problem import Problem, check_problem
 from .._solve.solution import Solution
 
 
@@ -31,25 +31,12 @@ def converged(
     `needs_dof`, that there are no more data than free parameters (`way_out` is what to
     do then).
     """
-    if not isinstance(problem, Problem):
-        raise TypeError(
-            f"`problem` must be a jaxfit.Problem, got {type(problem).__name__}."
-        )
-    if not isinstance(solution, Solution):
-        raise TypeError(
-            f"`solution` must be what jaxfit.solve returned, got "
-            f"{type(solution).__name__}."
-        )
-    if solution.counts.ndim > 1:
-        raise ValueError(
-            f"`solution` holds a batch of shape {solution.counts.shape[:-1]}: take "
-            f"jax.vmap of jaxfit.{what}, or one fit of it."
-        )
-    same_params("solution.params", solution.params, problem.params)
+    instead = f"take jax.vmap of jaxfit.{what}, or one fit of it."
+    check_pair(what, problem, solution, instead)
     ok = solution.success
     if needs_dof:
         ok &= solution.dof > 0
-    if is_concrete((solution.counts, solution.num_rows, solution.fixed)):
+    if is_concrete((solution.counts, solution.num_rows, solution.active_mask)):
         status, dof = status_of(solution), dof_of(solution)
         if status <= 0:
             raise ValueError(
@@ -65,6 +52,33 @@ def converged(
     return ok
 
 
+def check_pair(what: str, problem: Any, solution: Any, instead: str) -> None:
+    """Check that two arguments are a problem and a solution of it.
+
+    **Raises:** `TypeError`, and `ValueError` for a batch (`instead` is what to do then)
+    and for parameters of another structure.
+    """
+    check_problem(problem)
+    check_solution("solution", solution, instead)
+    same_params("solution.params", solution.params, problem.params)
+
+
+def check_solution(name: str, solution: Any, instead: str) -> None:
+    """Check that an argument is the solution of one fit.
+
+    **Raises:** `TypeError`, or `ValueError` for a batch.
+    """
+    if not isinstance(solution, Solution):
+        raise TypeError(
+            f"`{name}` must be a jaxfit.Solution, as jaxfit.solve returns it, got "
+            f"{type(solution).__name__}."
+        )
+    if solution.counts.ndim > 1:
+        raise ValueError(
+            f"`{name}` holds a batch of shape {solution.counts.shape[:-1]}: {instead}"
+        )
+
+
 KNOWN = (
     "give noise='known' if residuals are in units of their standard deviations, or "
     "fix parameters."
@@ -78,8 +92,11 @@ def status_of(solution: Solution) -> int:
 
 def dof_of(solution: Solution) -> int:
     """Its degrees of freedom, as `status_of`."""
-    fixed = 0 if solution.fixed is None else int(np.asarray(solution.fixed).sum())
-    return int(np.asarray(solution.num_rows)) - solution.num_params + fixed
+    held = 0
+    if solution.fixed is not None:
+        leaves = jax.tree.leaves(solution.active_mask)
+        held = sum(int(np.count_nonzero(np.asarray(leaf))) for leaf in leaves)
+    return int(np.asarray(solution.num_rows)) - solution.num_params + held
 
 
 def same_params(name: str, params: Any, like: Any) -> None:

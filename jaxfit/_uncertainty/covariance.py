@@ -18,29 +18,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
 from .._basics.checks import one_of
-from .._basics.names import combinations, names_of
+from .._basics.names import names_of
 from .._basics.precision import in_own_precision
 from .._basics.types import Matrix, Scalar, Vector
 from .._problem.problem import Problem
 from .._programs.program import program
 from .._solve.covariance import correlation_of, directions, inverse, masked
 from .._solve.hessian import hessian
+from .._solve.noise import Noise
 from .._solve.solution import Solution
 from .._solve.solver import TRF
 from .._trf.linearisation import Gram
 from .conditions import KNOWN, converged
 from .weighted_rows import (
-    Noise,
-    Rows,
     dense,
     held_at,
+    leverage,
     needs_rows,
     noise_variance,
     rows_at,
 )
+from .words import combinations, plainest
 
 
 Kind = Literal["gauss_newton", "hessian", "sandwich"]
@@ -96,7 +97,10 @@ class Covariance(eqx.Module):
 
         Each is a direction in which parameters can move without any residual changing.
         """
-        return combinations(np.asarray(self.null), names_of(self.params, names))
+        unit = np.asarray(self.unit)
+        unit = np.where(unit > 0, unit, 1)
+        null = plainest(np.asarray(self.null), unit)
+        return combinations(null, names_of(self.params, names), unit)
 
     @in_own_precision
     def report(self, names: Sequence[str] | None = None) -> str:
@@ -193,7 +197,8 @@ def _covariance(problem, solution, ok, solver, kind, noise, drop) -> Covariance:
     if kind == "sandwich":
         known = _sandwich(known, held, rows)
     else:
-        variance = noise_variance(noise, solution, rows, dropped)
+        dof = solution.num_rows - x.size + jnp.sum(held)
+        variance = noise_variance(noise, solution, rows, dof)
     known = known * jnp.where(ok, variance, jnp.nan)
     null = jnp.any(ways.null != 0, axis=1)
     return Covariance(
@@ -216,14 +221,3 @@ def _sandwich(bread: Matrix, held: Bool[Array, " n"], rows: Any) -> Matrix:
     """H^-1 B H^-1, with the bread H^-1 of what is determined."""
     shares = rows.scores / (1 - leverage(rows, held))[:, None] @ bread
     return shares.T @ shares
-
-
-def leverage(rows: Rows, held: Bool[Array, " n"]) -> Float[Array, " m"]:
-    """The diagonal of the hat matrix of the weighted rows, at most 1 - sqrt(eps)."""
-    jacobian = jnp.where(held, 0, rows.jacobian)
-    lengths = jnp.sqrt(jnp.sum(jacobian**2, axis=0))
-    scaled = jacobian / jnp.where(lengths > 0, lengths, 1)
-    u, s, _ = jnp.linalg.svd(scaled, full_matrices=False)
-    eps = jnp.finfo(s.dtype).eps
-    kept = s > max(scaled.shape) * eps * s[0]
-    return jnp.clip(jnp.sum(jnp.where(kept, u, 0) ** 2, axis=1), 0, 1 - jnp.sqrt(eps))

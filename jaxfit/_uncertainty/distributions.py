@@ -1,15 +1,19 @@
-"""The distributions that statistics of a fit are compared with, all of them traced.
+"""Quantiles and tails of the normal, chi2, Student's t and Fisher's F distributions.
 
 JAX has the incomplete gamma and beta functions but not the inverse of the latter.
-Degrees of freedom are arrays here, as a mask may decide them: hence no table and no
-SciPy, and a quantile of Student's t by bisection of its distribution function.
+Degrees of freedom are traced arrays here, as a mask may decide them: hence no table and
+no SciPy, and a quantile of Student's t by bisection of its distribution function.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import betainc, gammaincc, ndtri
 from jaxtyping import Array, ArrayLike, Float
 
+from .._basics.precision import precision
 from .._programs.program import program
 
 
@@ -45,6 +49,17 @@ def student_quantile(level: ArrayLike, dof: ArrayLike) -> Array:
     low, high = jax.lax.fori_loop(0, _HALVINGS, halve, (low, high))
     q = jnp.sqrt(2 * a * jnp.exp(0.5 * (low + high)))
     return jnp.where(ok, q, jnp.nan)
+
+
+def quantile(level: float, dof: int | None) -> float:
+    """`reach` in one dimension as a number of the host, in double precision.
+
+    **Raises:** `ValueError` unless 0 < level < 1.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"`level` must be between 0 and 1, got {level!r}.")
+    with precision(np.dtype(float)):
+        return float(reach(np.float64(level), None if dof is None else np.int64(dof)))
 
 
 def chi2_sf(value: ArrayLike, dof: ArrayLike) -> Array:
@@ -84,3 +99,19 @@ def reach(
         return jnp.sqrt(-2 * jnp.log1p(-level))
     dof = jnp.asarray(dof, level.dtype)
     return jnp.sqrt(dof * jnp.expm1(-2 / dof * jnp.log1p(-level)))
+
+
+def check_levels(levels: Any) -> tuple[float, ...]:
+    """Probabilities as a tuple.
+
+    **Raises:** `ValueError` where there are none, or one is not between 0 and 1.
+    """
+    values = np.atleast_1d(np.asarray(levels, float)).tolist()
+    if not values:
+        raise ValueError("`levels` is empty: give one or more, such as 0.95.")
+    for level in values:
+        if not 0 < level < 1:
+            raise ValueError(
+                f"`levels` must be between 0 and 1, got {level!r}: 0.95 is 95%."
+            )
+    return tuple(values)

@@ -14,11 +14,11 @@ from .._basics.checks import one_of
 from .._problem.problem import Problem
 from .._programs.program import program
 from .._solve.covariance import directions
+from .._solve.noise import Noise
 from .._solve.solution import Solution
 from .._solve.solver import TRF
 from .conditions import KNOWN, converged
-from .covariance import leverage
-from .weighted_rows import Noise, dense, held_at, noise_variance, rows_at
+from .weighted_rows import dense, held_at, leverage, noise_variance, rows_at
 
 
 class Influence(eqx.Module):
@@ -77,12 +77,12 @@ def _influence(problem, solution, ok, noise, solver) -> Influence:
     held = fixed | dropped
     h = leverage(rows, held)
     w = directions(dense("influence", solution), held).determined
-    variance = noise_variance(noise, solution, rows, dropped)
+    variance = noise_variance(noise, solution, rows)
     # Without a datum that the fit goes through whatever it is, there is no fit.
     rest = jnp.where(h < 1 - 2 * jnp.sqrt(jnp.finfo(h.dtype).eps), 1 - h, jnp.nan)
     size = rows.weighted / jnp.sqrt(rest)
     studentised = size / jnp.sqrt(variance)
-    dof = (solution.dof + jnp.sum(dropped)).astype(h.dtype)
+    dof = solution.dof.astype(h.dtype)
     deleted = studentised
     if noise == "estimated":
         left = (dof - studentised**2) / jnp.where(dof > 1, dof - 1, jnp.nan)

@@ -1,36 +1,16 @@
-"""Profiles, regions and health as pictures (matplotlib)."""
+"""Pictures of profiles and of joint regions (matplotlib)."""
 
 from typing import Any
 
 import numpy as np
 
+from .._basics.figures import subplots
 from .crossings import Side
-
-
-def _subplots(count: int, axes: Any) -> Any:
-    """`count` axes in a row, those given or new ones.
-
-    **Raises:** `ImportError` without matplotlib, `ValueError` for another number.
-    """
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as err:
-        raise ImportError(
-            "plot() needs matplotlib: pip install 'jaxfit-kernel[plot]'."
-        ) from err
-    if axes is None:
-        _, axes = plt.subplots(
-            1, count, figsize=(3.6 * count, 3.2), layout="constrained", squeeze=False
-        )
-    axes = np.ravel(np.asarray(axes, object))
-    if axes.size != count:
-        raise ValueError(f"`axes` must be {count}, one for each picture: {axes.size}.")
-    return axes
 
 
 def plot_profile(profile: Any, axes: Any) -> Any:
     """The signed root of the rise over each parameter; returns the axes."""
-    axes = _subplots(len(profile.names), axes)
+    axes = subplots(len(profile.names), axes)
     far = np.asarray(profile.reach)
     for i, (ax, name) in enumerate(zip(axes, profile.names, strict=True)):
         centre, error = float(profile.estimate[i]), float(profile.errors[i])
@@ -59,7 +39,7 @@ def plot_profile(profile: Any, axes: Any) -> Any:
 
 def plot_contour(contour: Any, axes: Any) -> Any:
     """The regions of two parameters, the widest first; returns the axes."""
-    (ax,) = _subplots(1, axes)
+    (ax,) = subplots(1, axes)
     order = np.argsort(contour.levels)[::-1]
     for place, j in enumerate(order):
         edge = np.asarray(contour.points[j])
@@ -73,28 +53,3 @@ def plot_contour(contour: Any, axes: Any) -> Any:
     ax.set_ylabel(contour.names[1])
     ax.legend()
     return ax
-
-
-def plot_health(report: Any, axes: Any) -> Any:
-    """Spectrum, correlations and residuals; returns the axes."""
-    axes = _subplots(3, axes)
-    spectrum, table, residuals = axes
-    values = np.asarray(report.eigenvalues)
-    spectrum.semilogy(np.arange(1, len(values) + 1), np.maximum(values, 1e-32), "o")
-    spectrum.set_xlabel("direction, the stiffest first")
-    spectrum.set_ylabel("eigenvalue of the scaled Fisher information")
-    if report.correlation is not None:
-        image = table.imshow(report.correlation, vmin=-1, vmax=1, cmap="RdBu")
-        table.figure.colorbar(image, ax=table)
-        places = range(len(report.names))
-        table.set_xticks(places, report.names, rotation=45)
-        table.set_yticks(places, report.names)
-        table.set_title("correlation")
-    r = np.asarray(report.residuals)
-    marked = {i for f in report.findings if f.code == "outliers" for i in f.data}
-    colours = ["C3" if i in marked else "C0" for i in range(len(r))]
-    residuals.scatter(np.arange(len(r)), r, c=colours, s=8)
-    residuals.axhline(0, color="0.6")
-    residuals.set_xlabel("residual")
-    residuals.set_ylabel("in standard deviations")
-    return axes

@@ -1,4 +1,4 @@
-"""Profile likelihood: asymmetric intervals and joint regions of parameters.
+"""Profile-likelihood intervals of single parameters.
 
 Where a model is not linear in its parameters, or a bound is near, standard errors are
 symmetric and wrong. A profile interval holds a parameter, fits all others anew, and
@@ -8,7 +8,7 @@ are lanes of one batch (`crossings`).
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -17,7 +17,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
-from .._basics.checks import is_concrete, one_of, positive_int
+from .._basics.checks import one_of
 from .._basics.names import indices_of, names_of
 from .._basics.precision import in_own_precision
 from .._basics.types import Scalar, Vector
@@ -26,16 +26,16 @@ from .._problem.problem import Problem
 from .._problem.sharded import objective_of
 from .._programs.program import program
 from .._solve.covariance import directions
+from .._solve.noise import CostNoise
 from .._solve.solution import Solution
 from .._solve.solver import TRF
 from .conditions import KNOWN, converged
 from .crossings import Ends, Rays, Side, crossings
-from .distributions import reach
-from .plots import plot_contour, plot_profile
+from .distributions import check_levels, reach
+from .plots import plot_profile
 from .weighted_rows import dense, held_at, needs_rows, noise_variance, rows_at
 
 
-ProfileNoise = Literal["estimated", "known"]
 LEVELS = (0.68, 0.95)
 _MOST_STEPS = 500
 
@@ -113,32 +113,13 @@ class Profile(eqx.Module):
         return plot_profile(self, axes)
 
 
-class Contour(eqx.Module):
-    """Joint regions of two parameters.
-
-    **Attributes:** `points`, (levels, points, 2), the edge of each region, closed where
-    the first follows the last; `side`, (levels, points), a [`jaxfit.Side`][] each;
-    `estimate`, (2,); `levels`; `names`, of the two.
-    """
-
-    points: Float[Array, "levels points 2"]
-    side: Int[Array, "levels points"]
-    estimate: Float[Array, " 2"]
-    levels: tuple[float, ...] = eqx.field(static=True)
-    names: tuple[str, str] = eqx.field(static=True)
-
-    def plot(self, axes: Any = None) -> Any:
-        """The regions, by matplotlib."""
-        return plot_contour(self, axes)
-
-
 def profile(
     problem: Problem,
     solution: Solution,
     params: Any = None,
     levels: float | Sequence[float] = LEVELS,
     *,
-    noise: ProfileNoise = "estimated",
+    noise: CostNoise = "estimated",
     solver: TRF | None = None,
     names: Sequence[str] | None = None,
 ) -> Profile:
@@ -151,7 +132,7 @@ def profile(
     - `levels`: probabilities, such as 0.95.
     - `noise`: "known" where residuals are in units of their standard deviations: the
         cost may rise by half the quantile of chi2. "estimated": by that of F with dof
-        degrees of freedom, in units of 2 cost / dof.
+        degrees of freedom, in units of the estimated variance.
     - `solver`: of the fits on the way; the default [`jaxfit.TRF`][] if None.
     - `names`: what to call the parameters, if not by the PyTree's keys.
 
@@ -163,12 +144,12 @@ def profile(
     level that is not between 0 and 1, a parameter that does not exist, and dof < 1
     where the noise is estimated.
     """
-    noise = one_of("noise", noise, ProfileNoise)
+    noise = one_of("noise", noise, CostNoise)
     ok = converged("profile", problem, solution, noise == "estimated", KNOWN)
     dense("profile", solution)
     known = names_of(problem.params, names)
     which, given = indices_of(params, known), check_levels(levels)
-    solver = _quiet(solver)
+    solver = quiet(solver)
     ends, reached, estimate, errors = _intervals(
         problem, solver, solution, ok, which, given, noise
     )
@@ -198,76 +179,7 @@ def profile(
     )
 
 
-def contour(
-    problem: Problem,
-    solution: Solution,
-    params: Sequence[Any],
-    levels: float | Sequence[float] = LEVELS,
-    *,
-    points: int = 48,
-    noise: ProfileNoise = "estimated",
-    solver: TRF | None = None,
-    names: Sequence[str] | None = None,
-) -> Contour:
-    """The joint region of two parameters, all others fitted anew at its edge.
-
-    The edge is looked for along `points` rays that are evenly spread over the ellipse
-    of the linear model. Levels are those of both parameters together: the projection of
-    a region is wider than the interval of the same level.
-
-    **Arguments:** as of [`jaxfit.profile`][], but that `params` are two.
-
-    **Returns:** a [`jaxfit.Contour`][].
-
-    **Raises:** as [`jaxfit.profile`][], and `ValueError` where there are not two
-    parameters that are free and determined.
-    """
-    noise = one_of("noise", noise, ProfileNoise)
-    ok = converged("contour", problem, solution, noise == "estimated", KNOWN)
-    dense("contour", solution)
-    known = names_of(problem.params, names)
-    which, given = indices_of(params, known), check_levels(levels)
-    if len(which) != 2:
-        raise ValueError(f"`params` must be two, got {[known[i] for i in which]}.")
-    points = positive_int("points", points)
-    i, j = which
-    ends, block, estimate = _region(
-        problem, _quiet(solver), solution, ok, (i, j), given, points, noise
-    )
-    if is_concrete(block) and not np.isfinite(np.asarray(block)).all():
-        raise ValueError(
-            f"{known[i]} and {known[j]} have no joint region: one of them is fixed or "
-            "not determined by the data."
-        )
-    edge = ends.params[:, (i, j)].reshape(len(given), points, 2)
-    side = ends.side.reshape(len(given), points)
-    bad = (side == Side.FAILED) | (side == Side.LOWER_MINIMUM) | (side == Side.OPEN)
-    return Contour(
-        points=jnp.where((bad | ~ok)[..., None], jnp.nan, edge),
-        side=side,
-        estimate=estimate,
-        levels=given,
-        names=(known[i], known[j]),
-    )
-
-
-def check_levels(levels: Any) -> tuple[float, ...]:
-    """Probabilities as a tuple.
-
-    **Raises:** `ValueError` where there are none, or one is not between 0 and 1.
-    """
-    values = np.atleast_1d(np.asarray(levels, float)).tolist()
-    if not values:
-        raise ValueError("`levels` is empty: give one or more, such as 0.95.")
-    for level in values:
-        if not 0 < level < 1:
-            raise ValueError(
-                f"`levels` must be between 0 and 1, got {level!r}: 0.95 is 95%."
-            )
-    return tuple(values)
-
-
-def _quiet(solver: TRF | None) -> TRF:
+def quiet(solver: TRF | None) -> TRF:
     """The solver of the fits on the way, which record nothing.
 
     They start close to their ends: one that takes so long goes astray, and is made
@@ -279,7 +191,8 @@ def _quiet(solver: TRF | None) -> TRF:
     return solver.replaced(history=False)
 
 
-def _variance(problem, solution, noise, solver):
+def variance_at(problem, solution, noise, solver):
+    """The variance of a residual, traced."""
     rows = None
     if needs_rows(noise, problem):
         rows = rows_at(problem, ravel_pytree(solution.params)[0], solver)
@@ -287,7 +200,7 @@ def _variance(problem, solution, noise, solver):
 
 
 @on_auto_axes
-def _ends(
+def ends_of(
     problem: Problem,
     solver: TRF,
     x: Vector,
@@ -309,11 +222,11 @@ def _intervals(
     ok: Any,
     which: tuple[int, ...],
     levels: tuple[float, ...],
-    noise: ProfileNoise,
+    noise: CostNoise,
 ) -> tuple[Ends, Array, Array, Array]:
     """The ends of both sides of each parameter at each level."""
     x = ravel_pytree(solution.params)[0]
-    variance = _variance(problem, solution, noise, solver)
+    variance = variance_at(problem, solution, noise, solver)
     variance = jnp.where(ok & (variance > 0), variance, jnp.nan)
     far = reach(jnp.array(levels), None if noise == "known" else solution.dof)
     far = far.astype(x.dtype)
@@ -331,7 +244,7 @@ def _intervals(
         lanes((signs[:, None, None] * ray)[:, :, None], x.size),
         lanes(far),
     )
-    ends = _ends(problem, solver, x, solution.cost, variance, rays)
+    ends = ends_of(problem, solver, x, solution.cost, variance, rays)
     return ends, far, x[jnp.array(which)], errors
 
 
@@ -353,40 +266,3 @@ def _towards(problem: Problem, solution: Solution, x: Vector, i, variance):
     is_fixed = fixed[i]
     error = jnp.where(is_fixed, 0, jnp.where(usable, error, jnp.inf))
     return here, jnp.where(is_fixed, jnp.where(here, 1, 0), ray), error
-
-
-@program(static=(4, 5, 6, 7))
-def _region(
-    problem: Problem,
-    solver: TRF,
-    solution: Solution,
-    ok: Any,
-    pair: tuple[int, int],
-    levels: tuple[float, ...],
-    points: int,
-    noise: ProfileNoise,
-) -> tuple[Ends, Array, Array]:
-    """The edge of each level's region along its rays."""
-    x = ravel_pytree(solution.params)[0]
-    variance = _variance(problem, solution, noise, solver)
-    variance = jnp.where(ok & (variance > 0), variance, jnp.nan)
-    far = reach(jnp.array(levels), None if noise == "known" else solution.dof, 2)
-    far = far.astype(x.dtype)
-    two = jnp.array(pair)
-    fixed, active = held_at(problem, solution, True)
-    held = jnp.zeros(x.size, bool).at[two].set(True)
-    w = directions(dense("contour", solution), fixed | (active & ~held)).determined
-    columns = (w.T @ (w @ jnp.eye(x.size, dtype=x.dtype)[:, two])) * variance
-    block = columns[two]
-    angle = jnp.arange(points) * (2 * jnp.pi / points)
-    circle = jnp.stack([jnp.cos(angle), jnp.sin(angle)]).astype(x.dtype)
-    edge = jnp.linalg.cholesky(block) @ circle
-    ray = (columns @ jnp.linalg.solve(block, edge)).T
-    shape = (len(levels), points)
-    rays = Rays(
-        jnp.broadcast_to(held, (len(levels) * points, x.size)),
-        jnp.broadcast_to(ray, (*shape, x.size)).reshape(-1, x.size),
-        jnp.broadcast_to(far[:, None], shape).reshape(-1),
-    )
-    ends = _ends(problem, solver, x, solution.cost, variance, rays)
-    return ends, edge, x[two]

@@ -18,7 +18,7 @@ from .._basics.names import names_of
 from .._basics.precision import in_own_precision
 from .._basics.rounding import Style, pretty
 from .._basics.types import Matrix
-from .._solve.covariance import correlation_of, masked
+from .._solve.covariance import correlation_of, derived, masked
 from .conditions import same_params
 from .covariance import Covariance
 
@@ -97,15 +97,13 @@ def propagate(
                 )
         return ravel_pytree(values)[0], values
 
-    value, tangents, values = jax.linearize(flat, x, has_aux=True)
+    _, tangents, values = jax.linearize(flat, x, has_aux=True)
     slopes = jax.vmap(tangents)(jnp.eye(x.size, dtype=x.dtype)).T
-    lost, size = slopes @ covariance.null.T, slopes * covariance.unit
     c = covariance.determined
-    # A gradient's share in a null direction, where columns of J have length 1.
-    tiny = jnp.sqrt(jnp.finfo(value.dtype).eps)
-    moved = jnp.linalg.norm(lost, axis=1) > tiny * jnp.linalg.norm(size, axis=1)
-    errors = jnp.where(moved, jnp.inf, jnp.sqrt(jnp.sum((slopes @ c) * slopes, axis=1)))
-    return Propagated(values, ravel_pytree(values)[1](errors), slopes, c, moved)
+    known = jnp.sum((slopes @ c) * slopes, axis=1)
+    variance = derived(known, slopes, covariance.null, covariance.unit)
+    errors, lost = jnp.sqrt(variance), jnp.isinf(variance)
+    return Propagated(values, ravel_pytree(values)[1](errors), slopes, c, lost)
 
 
 def _names(value: PyTree[ArrayLike]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Problems like a given one with other data: what a bootstrap fits.
+"""Problems with resampled data, made of a given problem.
 
 Whatever a residual is made of, r + shift is that of data which differ by -shift in its
 units, and a choice among its rows that of data drawn anew. So no model and no data are
@@ -105,6 +105,11 @@ def picked(
     args = on_some(lambda leaf: leaf[which], problem.args, of_rows)
     other = eqx.tree_at(lambda p: p.args, problem, args)
     return _masked(other, counts)
+
+
+def starting_from(problem: Problem, params: PyTree) -> Problem:
+    """The problem with another start."""
+    return eqx.tree_at(lambda p: p.params, problem, params)
 
 
 def solver_for(problem: Problem, solver: TRF, kind: Resampling, rowwise: bool) -> TRF:

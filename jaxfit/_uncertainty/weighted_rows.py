@@ -1,4 +1,4 @@
-"""The rows of a problem at its solution: what errors and diagnostics are made of.
+"""The weighted rows of a problem at its solution, their leverage, their noise.
 
 Near a point a fit is a linear least squares problem with rows j_i and residuals r_i, as
 the loss weighs them (`_problem.loss`). Let psi = r rho'(z) be the influence of a
@@ -7,22 +7,20 @@ is psi_i j_i, and in J'J it is psi'_i j_i j_i'. Weighted rows are sqrt(psi') j a
 sqrt(psi').
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .._basics.types import Scalar, Vector
 from .._problem.forms import TRIANGLE
 from .._problem.objective import Objective
 from .._problem.problem import Problem
+from .._solve.noise import Noise, huber_squares, variance_of
 from .._solve.solution import Solution
 from .._solve.solver import TRF
 from .._trf.linearisation import Dense
 
-
-Noise = Literal["estimated", "known", "robust"]
 
 # 1 over the 75th percentile of the normal distribution: the standard deviation over
 # the median of |z|.
@@ -62,35 +60,42 @@ def noise_variance(
     noise: Noise,
     solution: Solution,
     rows: Rows | None,
-    dropped: Bool[Array, " n"] | None = None,
+    dof: Int[Array, ""] | None = None,
 ) -> Scalar:
-    """The variance of a residual.
+    """The variance of a residual, as `_solve.noise` has it; NaN where dof < 1.
 
-    "known": 1, as residuals are in units of their standard deviations. "estimated":
-    2 cost / dof; with a robust loss sum(psi^2) / dof / mean(psi'), so that times
-    (J' psi' J)^-1 it is the asymptotic covariance (Huber 1981, section 7.6). "robust":
-    the square of 1.4826 median |r|, times m / dof, which outliers hardly move. NaN
-    where dof < 1. `rows` are needed unless the loss is linear and the noise not
-    robust. Parameters that are `dropped` cost no degree of freedom.
+    `rows` are needed where `needs_rows` says so; `dof` is the solution's if None.
     """
+    dof = solution.dof if dof is None else dof
     if noise == "known":
         return jnp.ones_like(solution.cost)
-    free = solution.dof + (0 if dropped is None else jnp.sum(dropped))
-    dof = jnp.where(free > 0, free, 1).astype(solution.cost.dtype)
-    if rows is None:
-        variance = 2 * solution.cost / dof
-    elif noise == "robust":
+    if noise == "robust":
+        assert rows is not None
         middle = jnp.nanmedian(jnp.where(rows.used, jnp.abs(rows.residual), jnp.nan))
-        variance = (MAD * middle) ** 2 * solution.num_rows / dof
+        squares = (MAD * middle) ** 2 * solution.num_rows
+    elif rows is not None:
+        slope = jnp.sum(jnp.where(rows.used, rows.slope, 0))
+        influence = jnp.sum(rows.influence**2)
+        squares = huber_squares(influence, slope, solution.num_rows)
     else:
-        slope = jnp.sum(jnp.where(rows.used, rows.slope, 0)) / solution.num_rows
-        variance = jnp.sum(rows.influence**2) / dof / slope
-    return jnp.where(free > 0, variance, jnp.nan)
+        squares = 2 * solution.cost
+    return variance_of(squares, dof.astype(solution.cost.dtype))
 
 
 def needs_rows(noise: Noise, problem: Problem) -> bool:
     """Whether `noise_variance` looks at the rows."""
     return noise == "robust" or (noise == "estimated" and problem.loss.rho is not None)
+
+
+def leverage(rows: Rows, held: Bool[Array, " n"]) -> Float[Array, " m"]:
+    """The diagonal of the hat matrix of the weighted rows, at most 1 - sqrt(eps)."""
+    jacobian = jnp.where(held, 0, rows.jacobian)
+    lengths = jnp.sqrt(jnp.sum(jacobian**2, axis=0))
+    scaled = jacobian / jnp.where(lengths > 0, lengths, 1)
+    u, s, _ = jnp.linalg.svd(scaled, full_matrices=False)
+    eps = jnp.finfo(s.dtype).eps
+    kept = s > max(scaled.shape) * eps * s[0]
+    return jnp.clip(jnp.sum(jnp.where(kept, u, 0) ** 2, axis=1), 0, 1 - jnp.sqrt(eps))
 
 
 def held_at(
@@ -104,8 +109,7 @@ def held_at(
     fixed = jnp.zeros(n, bool) if solution.fixed is None else solution.fixed
     if not drop_active or problem.bounds is None:
         return fixed, jnp.zeros(n, bool)
-    active = [jnp.ravel(a) for a in jax.tree.leaves(solution.active_mask)]
-    return fixed, (jnp.concatenate(active) != 0) & ~fixed
+    return fixed, solution.held & ~fixed
 
 
 def dense(what: str, solution: Solution) -> Dense:

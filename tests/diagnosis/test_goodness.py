@@ -140,8 +140,11 @@ def test_too_few_data_for_a_test_are_nan():
 # --- One fit ---------------------------------------------------------------------
 
 
-def check(found, r, free, known):
-    """All numbers of a fit with residuals r and `free` parameters."""
+def check(found, r, free, known, cost=None):
+    """All numbers of a fit with residuals r and `free` parameters.
+
+    `cost` is half their sum of squares if None.
+    """
     n, chi2 = r.size, r @ r
     close(found.chi2, chi2)
     assert int(found.dof) == n - free
@@ -150,7 +153,8 @@ def check(found, r, free, known):
         close(found.p_value, scipy.stats.chi2.sf(chi2, n - free))
     else:
         assert np.isnan(found.p_value)
-    deviance = chi2 if known else n * np.log(chi2 / n)
+    squares = chi2 if cost is None else 2 * cost
+    deviance = squares if known else n * np.log(squares / n)
     aic = deviance + 2 * free
     close(found.aic, aic)
     close(found.aicc, aic + 2 * free * (free + 1) / (n - free - 1))
@@ -162,7 +166,7 @@ def check(found, r, free, known):
     close([found.lag, found.lag_p], [value, two_sided(value * np.sqrt(n))], 1e-6)
 
 
-@pytest.mark.parametrize("noise", ["unknown", "known"])
+@pytest.mark.parametrize("noise", ["estimated", "known"])
 def test_numbers_of_a_fit(parabola, noise):
     found = jaxfit.goodness_of_fit(problem(2), parabola, noise=noise)
     check(found, residuals(2), 3, noise == "known")
@@ -179,13 +183,25 @@ def test_masked_data_count_for_nothing():
     check(found, residuals(1, used=MASK), 2, True)
 
 
-def test_a_robust_loss_does_not_change_what_residuals_are():
+def test_of_a_robust_loss_chi2_is_of_residuals_and_criteria_of_the_cost():
     there = problem(1, loss="huber", f_scale=0.5)
     solution = jaxfit.solve(there)
     found = jaxfit.goodness_of_fit(there, solution, noise="known")
     r = (np.polyval(solution.params, X) - Y) / SIGMA
-    check(found, r, 2, True)
+    z = (r / 0.5) ** 2
+    cost = 0.5 * 0.25 * np.sum(np.where(z <= 1, z, 2 * np.sqrt(z) - 1))
+    check(found, r, 2, True, cost)
     assert found.chi2 > 2.1 * solution.cost
+    estimated = jaxfit.goodness_of_fit(there, solution)
+    check(estimated, r, 2, False, cost)
+    # So differences are those of a comparison, which knows costs alone.
+    larger = problem(2, loss="huber", f_scale=0.5)
+    for noise in ("known", "estimated"):
+        a = jaxfit.goodness_of_fit(there, solution, noise=noise)
+        best = jaxfit.solve(larger)
+        b = jaxfit.goodness_of_fit(larger, best, noise=noise)
+        found = jaxfit.compare_models(solution, best, noise=noise)
+        close([found.aic, found.bic], [b.aic - a.aic, b.bic - a.bic])
 
 
 def test_fixed_parameters_are_not_counted():

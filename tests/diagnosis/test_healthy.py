@@ -189,7 +189,7 @@ HEALTHY = [
 def test_healthy_models_are_left_alone(make):
     for seed in range(3):
         problem = make(np.random.default_rng([seed, 2026]))
-        kind = "known" if make in KNOWN else "unknown"
+        kind = "known" if make in KNOWN else "estimated"
         report = checked(problem, noise=kind)
         assert report.healthy, report.summary()
         assert np.isfinite(report.correlation).all()

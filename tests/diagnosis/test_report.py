@@ -145,7 +145,7 @@ def test_bad_input(fit):
     with pytest.raises(ValueError, match="structure"):
         jaxfit.diagnose(curve_problem(quadratic, T, NOISY, np.ones(3)), solution)
     with pytest.raises(ValueError, match="`noise`"):
-        jaxfit.diagnose(problem, solution, noise="estimated")
+        jaxfit.diagnose(problem, solution, noise="unknown")
     with pytest.raises(TypeError, match="`analysers` must be functions, got 3"):
         jaxfit.diagnose(problem, solution, analysers=[3])
 

@@ -125,7 +125,7 @@ def solution():
 
 
 @functools.cache
-def density(noise="unknown", with_prior=False, share=1.0, loss="linear"):
+def density(noise="estimated", with_prior=False, share=1.0, loss="linear"):
     given = prior if with_prior else None
     return jaxfit.log_density(problem(loss), prior=given, noise=noise, share=share)
 
@@ -155,7 +155,7 @@ def by_hand(u, noise, with_prior, share, loss="linear"):
     "args",
     [
         ("known", False, 1.0),
-        ("unknown", False, 1.0),
+        ("estimated", False, 1.0),
         ("known", True, 0.25),
         ("known", False, 1.0, "cauchy"),
     ],
@@ -273,7 +273,7 @@ def test_of_a_linear_model_it_is_the_posterior():
 
 def test_of_an_unknown_noise_it_has_the_curvature_of_students_t():
     best, inverse, cost = linear_by_hand()
-    normal = linear("unknown")
+    normal = linear("estimated")
     assert normal.converged
     mean, covariance = in_parameters(normal)
     np.testing.assert_allclose(mean, best, rtol=1e-9)
@@ -301,13 +301,13 @@ def traced(given):
 
 
 @functools.cache
-def approximation(noise="unknown"):
+def approximation(noise="estimated"):
     if noise == "known":
         return traced(solution())
     return jaxfit.laplace(problem(), solution(), noise=noise)
 
 
-@pytest.mark.parametrize("noise", ["known", "unknown"])
+@pytest.mark.parametrize("noise", ["known", "estimated"])
 def test_the_mode_is_that_of_the_density(noise):
     """And the covariance the inverse curvature there; of what is fixed, 1."""
     normal, args = approximation(noise), (noise, False, 1.0)
