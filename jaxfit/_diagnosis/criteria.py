@@ -78,7 +78,7 @@ def criteria(cost: Any, count: Any, free: Any, known: bool) -> tuple[Any, Any, A
 
     AICc is NaN where there are no more than `free` + 1 data.
     """
-    xp: Any = np if isinstance(cost, np.generic | float) else jnp
+    xp: Any = np if isinstance(cost, float) else jnp
     deviance = 2 * cost if known else count * xp.log(2 * cost / count)
     aic = deviance + 2 * free
     left = count - free - 1
