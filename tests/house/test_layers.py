@@ -46,7 +46,6 @@ ROOF = ["datasets", "__init__", "__main__"]
 
 # Files that may import SciPy, each of them only inside a function.
 SCIPY_DOORS = {
-    "_diagnosis.criteria",
     "_scipy.jacobian_operator",
     "_scipy.report",
     "_curve.warnings",
