@@ -469,8 +469,8 @@ def test_nuts_of_numpyro_samples_the_posterior():
 def test_bad_input():
     with pytest.raises(TypeError, match=r"`problem` must be a jaxfit\.Problem, got fu"):
         jaxfit.log_density(decay)
-    with pytest.raises(ValueError, match=r"`noise` must be one of .*'estimated'"):
-        jaxfit.log_density(problem(), noise="estimated")
+    with pytest.raises(ValueError, match=r"`noise` must be one of .*'known'"):
+        jaxfit.log_density(problem(), noise="unknown")
     with pytest.raises(ValueError, match=r"robust loss .*noise='known'"):
         jaxfit.log_density(problem("cauchy"))
     with pytest.raises(TypeError, match="`prior` must be callable, got float"):
