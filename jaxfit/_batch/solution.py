@@ -70,11 +70,14 @@ class BatchSolution(Counted):
         half, lost = self._half()
         i = np.arange(self.num_params)
         factor, of_unit = self._variance(scaled)[:, None], half[:, i * (i + 3) // 2]
+        held = of_unit == 0  # the root of 0 has no derivative
+        of_unit = jnp.where(held, 1, of_unit)
         variance = of_unit * factor
         # Where the product is below the smallest number its factors are not.
         small = variance < jnp.finfo(half.dtype).tiny
         roots = jnp.sqrt(of_unit) * jnp.sqrt(factor)
-        known = jnp.where(small, roots, jnp.sqrt(variance))
+        known = jnp.where(small, roots, jnp.sqrt(jnp.where(small, 1, variance)))
+        known = jnp.where(held, 0, known)
         return jnp.where(lost & jnp.isfinite(factor), jnp.inf, known)
 
     @property

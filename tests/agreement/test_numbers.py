@@ -35,7 +35,7 @@ NOISE[[5, 17]] += [0.4, -0.35]
 Y = 2.5 * np.exp(-1.3 * X) + 0.5 + NOISE
 EVEN, UNEVEN = np.full(M, 0.1), np.linspace(0.06, 0.14, M)
 ALL, SOME = np.ones(M, bool), np.arange(M) % 5 != 2
-TOP = 0.42  # below the best offset
+TOP = 0.3  # below the best offset
 KNOWN = {"known": True, "estimated": False}
 RTOL = 1e-12
 
@@ -472,7 +472,7 @@ def test_laplace_is_the_observed_information(name):
     same(ours, exact.matrix, 1e-11)
     same(np.linalg.inv(jaxfit.hessian(there, at.params)), exact.matrix, 1e-11)
     expected = jaxfit.covariance(there, solution, noise="known")
-    assert np.abs(exact.errors / expected.errors - 1).max() > 1e-3
+    assert np.abs(exact.errors / expected.errors - 1).max() > 1e-4
     if kind.robust:
         return
     # NOISE: integrated out it leaves Student's t, whose curvature has m for dof.

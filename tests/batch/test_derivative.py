@@ -37,7 +37,10 @@ def test_parameters_costs_and_errors_move_as_those_of_single_fits(way):
     def single(ys):
         found = jax.vmap(solve)(problems(ys))
         covariance = jax.vmap(lambda s: s.covariance())(found)
-        return found.params, found.cost, jnp.sqrt(jax.vmap(jnp.diag)(covariance))
+        variance = jax.vmap(jnp.diag)(covariance)
+        held = variance == 0
+        errors = jnp.where(held, 0, jnp.sqrt(jnp.where(held, 1, variance)))
+        return found.params, found.cost, errors
 
     def scalar(fit):
         return lambda ys: sum(

@@ -480,7 +480,7 @@ def test_bad_input():
     bad = eqx.tree_at(lambda s: s.counts, solution(), solution().counts.at[0].set(0))
     with pytest.raises(ValueError, match=r"jaxfit\.laplace is of a fit that converged"):
         jaxfit.laplace(problem(), bad)
-    with pytest.raises(TypeError, match=r"`solution` must be what jaxfit\.solve"):
+    with pytest.raises(TypeError, match=r"`solution` must be a jaxfit\.Solution"):
         jaxfit.laplace(problem(), solution().params)
     with pytest.raises(ValueError, match="`n` must be at least 1, got 0"):
         approximation().sample(jax.random.key(0), 0)

@@ -169,7 +169,7 @@ def test_bad_solutions():
     ):
         with pytest.raises(ValueError, match=r"of a fit that converged.*MAX_STEPS"):
             call(unfit(solution))
-        with pytest.raises(TypeError, match=r"`solution` must be what jaxfit\.solve"):
+        with pytest.raises(TypeError, match=r"`solution` must be a jaxfit\.Solution"):
             call(solution.params)
         free = eqx.tree_at(lambda s: s.linearisation, solution, None)
         with pytest.raises(ValueError, match="matrix-free fit forms no J'J"):

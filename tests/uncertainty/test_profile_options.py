@@ -184,7 +184,7 @@ def test_a_solution_must_have_converged_and_leave_data_for_the_noise(function):
         function(problem, unfit, [0, 1])
     with pytest.raises(TypeError, match=r"`problem` must be a jaxfit\.Problem"):
         function(None, solution, [0, 1])
-    with pytest.raises(TypeError, match=r"`solution` must be what jaxfit\.solve"):
+    with pytest.raises(TypeError, match=r"`solution` must be a jaxfit\.Solution"):
         function(problem, solution.params, [0, 1])
     few = changed(lambda s: s.num_rows, jnp.array(3, jnp.int32))
     with pytest.raises(ValueError, match=r"dof is 0.*noise='known'"):
