@@ -1,1 +1,1 @@
-"""Ground that knows no fit: checks of options, types, outcomes, names, threads."""
+"""Ground that knows no fit: checks of options, types, outcomes, names, trees."""

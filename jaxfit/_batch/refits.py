@@ -14,10 +14,10 @@ from jaxtyping import Array, Float, Int
 
 from .._basics.checks import is_concrete
 from .._basics.machine import cores
-from .._basics.precision import precision
-from .._basics.threads import ON_A_THREAD, in_slices
-from .._basics.trees import as_rows
+from .._basics.trees import as_rows, joined, take
+from .._problem.placement import all_on_auto_axes
 from .._programs.program import program
+from .._programs.slices import ON_A_THREAD, Slices, run
 from .._solve.solver import TRF
 from .queue import SHARE_OF_SHORT
 from .solve_batch import solve_stack
@@ -74,8 +74,13 @@ def _fits(make, solver, first, how):
 @program(static=(2,))
 def _in_turn(make, solver, how):
     n, size = how[:2]
-    firsts = jnp.arange(0, n, size, dtype=jnp.int32)
-    found = jax.lax.map(lambda first: _fits(make, solver, first, how), firsts)
+
+    @all_on_auto_axes
+    def slices(make, solver):
+        firsts = jnp.arange(0, n, size, dtype=jnp.int32)
+        return jax.lax.map(lambda first: _fits(make, solver, first, how), firsts)
+
+    found = slices(make, solver)
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:n], found)
 
 
@@ -85,17 +90,16 @@ _on_a_thread = program(_fits, static=(3,), compiler_options=ON_A_THREAD)
 def _on_threads(make, solver, how, workers):
     n, size = how[:2]
     parts: dict[int, Any] = {}
-    # Threads have JAX's settings of the process, not those of their caller.
     double = any(leaf.dtype == np.float64 for leaf in jax.tree.leaves(make))
     dtype = np.dtype(np.float64 if double else np.float32)
 
-    def work(begin: int, end: int) -> None:
-        with precision(dtype):
-            parts[begin] = jax.device_get(_on_a_thread(make, solver, begin, how))
+    def arguments(begin: int, end: int) -> tuple:
+        return make, solver, begin, how
 
-    with precision(dtype):
-        _on_a_thread.ready(make, solver, 0, how)
-    if not in_slices(work, n, size, workers, False):
+    def put(begin: int, end: int, found: Any) -> None:
+        parts[begin] = found
+
+    if not run(_on_a_thread, Slices(n, size, workers), dtype, arguments, put).whole:
         raise KeyboardInterrupt
-    slices = [parts[begin] for begin in range(0, n, size)]
-    return jax.tree.map(lambda *of: jnp.asarray(np.concatenate(of)[:n]), *slices)
+    found = joined([parts[begin] for begin in range(0, n, size)])
+    return jax.tree.map(jnp.asarray, take(found, slice(n)))

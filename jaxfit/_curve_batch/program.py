@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from .._basics.threads import ON_A_THREAD
 from .._batch.solve_batch import solve_stack
 from .._batch.stack import Stack
 from .._curve.program import Given, problem_of
 from .._programs.program import program
+from .._programs.slices import ON_A_THREAD
 from .._scipy.losses import NamedLoss, ScipyLoss
 from .._scipy.model import Inputs, ScipyModel
 from .._scipy.pcov import dof_of, scale_of

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +12,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from .._basics.machine import cores
-from .._basics.precision import precision
 from .._basics.status import Status
-from .._basics.threads import in_slices
+from .._programs.slices import Slices, run
 from .._scipy.losses import NamedLoss, ScipyLoss
 from .._scipy.model import ScipyModel
 from .._solve.solver import TRF
@@ -157,7 +155,7 @@ class BatchCall:
             return numbers
         step, workers = self.plan(data, covariance)
         program = on_devices if self.mesh is not None else on_a_thread
-        begun, lock = time.perf_counter(), threading.Lock()
+        lock = threading.Lock()
         shares: list[tuple[float, int, int]] = []
         x_is_finite = data.x_is_finite
 
@@ -177,17 +175,15 @@ class BatchCall:
             fixed = self.model, self.jacobian, self.solver, self.loss
             return *fixed, given, np.int32(end - begin), choices
 
-        def work(begin: int, end: int) -> None:
-            with precision(data.dtype):
-                outcome = jax.device_get(program(*arguments(begin, end)))
+        def put(begin: int, end: int, outcome: BatchOutcome) -> None:
             numbers.put(slice(begin, end), outcome, slice(0, end - begin))
             with lock:
                 shares.append((float(outcome.lane_efficiency), begin, end))
 
-        with precision(data.dtype):
-            program.ready(*arguments(0, min(step, size)))
-        numbers.compile_time = time.perf_counter() - begun
-        numbers.interrupted = not in_slices(work, size, step, workers, progress)
+        slices = Slices(size, step, workers, progress)
+        ran = run(program, slices, data.dtype, arguments, put)
+        numbers.compile_time, numbers.run_time = ran.compile_time, ran.run_time
+        numbers.interrupted = not ran.whole
         if numbers.interrupted:
             missing = np.ones(size, bool)
             for _, begin, end in shares:
@@ -197,7 +193,6 @@ class BatchCall:
             weights = [end - begin for _, begin, end in shares]
             values = [share for share, _, _ in shares]
             numbers.lane_efficiency = float(np.average(values, weights=weights))
-        numbers.run_time = time.perf_counter() - begun - numbers.compile_time
         return numbers
 
     def plan(self, data: BatchData, covariance: bool) -> tuple[int, int]:

@@ -71,15 +71,38 @@ def on_auto_axes(fit: Callable) -> Callable:
 
     @functools.wraps(fit)
     def run(problem: Problem, solver: Any, *arrays: Any):
-        leaves = jax.tree.leaves((problem, arrays))
-        meshes = [get_abstract_mesh(), *map(_mesh_of, leaves)]
-        mesh = next((m for m in meshes if _has(m, AxisType.Explicit)), None)
-        if mesh is None:
-            return fit(problem, solver, *arrays, axes=None)
-        call: Any = functools.partial(fit, axes=_axes_of_rows(problem.args))
+        mesh = _explicit_mesh((problem, arrays))
+        axes = None if mesh is None else _axes_of_rows(problem.args)
+        return _as_auto(mesh, functools.partial(fit, axes=axes))(
+            problem, solver, *arrays
+        )
+
+    return run
+
+
+def all_on_auto_axes(fn: Callable) -> Callable:
+    """The same for any `fn(*args)`, which is told nothing of where rows lie."""
+
+    @functools.wraps(fn)
+    def run(*args: Any):
+        return _as_auto(_explicit_mesh(args), fn)(*args)
+
+    return run
+
+
+def _explicit_mesh(tree: Any) -> AbstractMesh | None:
+    """The mesh with Explicit axes that is set or that an array lies on, or None."""
+    meshes = [get_abstract_mesh(), *map(_mesh_of, jax.tree.leaves(tree))]
+    return next((mesh for mesh in meshes if _has(mesh, AxisType.Explicit)), None)
+
+
+def _as_auto(mesh: AbstractMesh | None, fn: Callable) -> Callable:
+    if mesh is None:
+        return fn
+
+    def run(*args: Any):
         with use_abstract_mesh(mesh):
-            call = auto_axes(call, out_sharding=PartitionSpec())
-            return call(problem, solver, *arrays)
+            return auto_axes(fn, out_sharding=PartitionSpec())(*args)
 
     return run
 

@@ -42,17 +42,6 @@ class Memory:
         self._most = most
         _MEMORIES.append(self)
 
-    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """The value of a key, made where there is none."""
-        found = self._items.get(key)
-        if found is None:
-            value = make()
-            with _LOCK:
-                found = self._items.setdefault(key, Kept(value))
-                self._make_room()
-        found.used = next(_CLOCK)
-        return found.value
-
     def find(self, key: Hashable, default: Any = None) -> Any:
         """The value of a key, or the default where there is none."""
         found = self._items.get(key)
@@ -61,17 +50,35 @@ class Memory:
         found.used = next(_CLOCK)
         return found.value
 
+    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """The value of a key, made where there is none."""
+        found = self._items.get(key)
+        if found is None:
+            value = make()
+            with _LOCK:
+                found = self._items.setdefault(key, Kept(value))
+            self.make_room()
+        found.used = next(_CLOCK)
+        return found.value
+
     def put(self, key: Hashable, value: Any) -> None:
         """Set the value of a key, whatever it was."""
         with _LOCK:
-            self._items.pop(key, None)
+            self.discard(key)
             self._items[key] = Kept(value)
-            self._make_room()
+        self.make_room()
 
-    def _make_room(self) -> None:
-        if len(self._items) > self._most:
+    def discard(self, key: Hashable) -> None:
+        """Forget one key, if it is known."""
+        with _LOCK:
+            self._items.pop(key, None)
+
+    def make_room(self) -> None:
+        """Forget what was used longest ago, if there are too many."""
+        with _LOCK:
             ages = sorted(item.used for item in self._items.values())
-            self.forget(ages[len(ages) - int(self._most * _ROOM)])
+            if len(ages) > self._most:
+                self.forget(ages[len(ages) - int(self._most * _ROOM)])
 
     def forget(self, before: int | None = None) -> None:
         """What was used last before a time; everything if None."""
@@ -87,30 +94,15 @@ class Memory:
 _MEMORIES: list[Memory] = []
 
 
-class Store:
-    """All compiled programs of the process by key, within a budget."""
+class Store(Memory):
+    """All compiled programs of the process by key, within a budget.
+
+    What is remembered besides goes with the programs that were used at the time.
+    """
 
     def __init__(self):
-        self._items: dict[Hashable, Kept] = {}
+        super().__init__()
         self.budget = default_budget()
-
-    def find(self, key: Hashable) -> Any:
-        """The program of a key, or None."""
-        found = self._items.get(key)
-        if found is None:
-            return None
-        found.used = next(_CLOCK)
-        return found.value
-
-    def add(self, key: Hashable, value: Any) -> Any:
-        """Keep a program that will be compiled now; the one that is kept."""
-        with _LOCK:
-            return self._items.setdefault(key, Kept(value)).value
-
-    def discard(self, key: Hashable) -> None:
-        """Forget a program that could not be made."""
-        with _LOCK:
-            self._items.pop(key, None)
 
     def compiled(self, key: Hashable, before: Taken, captured: int) -> None:
         """Note what a program took, and make room if that was too much.
@@ -141,17 +133,16 @@ class Store:
                 excess[1] = max(excess[1], maps - limit)
             if not any(excess):
                 return
-            by_age = sorted(self._items.items(), key=lambda pair: pair[1].used)
+            by_age = sorted(self._items.values(), key=lambda item: item.used)
             last = 0
-            for key, item in by_age[:-1]:
+            for item in by_age[:-1]:
                 if max(excess) <= 0:
                     break
-                del self._items[key]
                 takes = 1, item.maps, item.size
                 excess = [e - t for e, t in zip(excess, takes, strict=True)]
                 last = item.used
             for memory in _MEMORIES:
-                memory.forget(last)
+                memory.forget(last + 1)
         gc.collect()  # a program that is in a cycle keeps its maps until then
 
     def held(self) -> Held:
@@ -160,10 +151,6 @@ class Store:
             items = list(self._items.values())
         maps, size = sum(i.maps for i in items), sum(i.size for i in items)
         return Held(len(items), maps, size)
-
-    def clear(self) -> None:
-        with _LOCK:
-            self._items.clear()
 
 
 def _excess(has: int, most: int | None) -> int:
@@ -206,9 +193,7 @@ def clear_caches() -> None:
     Programs that a `jax.jit` of your own compiled are JAX's: `jax.clear_caches()` gives
     those back.
     """
-    STORE.clear()
     for memory in _MEMORIES:
         memory.forget()
     gc.collect()
-    gc.collect()  # what finalisers of host functions have let go of
     return_free_memory()

@@ -28,20 +28,18 @@ class Compiled:
     """A `jax.jit` of its own for one structure of arguments, given their leaves."""
 
     def __init__(self, fn: Callable, treedef: Any, static: dict[int, Any], options):
-        # That of the latest call: JAX may trace again, for arrays elsewhere, and an
-        # equal function of before may have changed since.
-        self.treedef = treedef
+        # Of what comes in and of what goes out; no part of a cycle, so that a program
+        # that is given up is freed at once.
+        self.forms = forms = [treedef, None]
 
         def run(leaves):
-            args = list(jax.tree.unflatten(self.treedef, leaves))
+            args = list(jax.tree.unflatten(forms[0], leaves))
             for i in sorted(static):
                 args.insert(i, static[i])
             with _tracing():
                 # JAX remembers structures of what it traces: it is shown leaves only.
-                out, form[0] = jax.tree.flatten(fn(*args))
+                out, forms[1] = jax.tree.flatten(fn(*args))
                 return out
-
-        self.form = form = [None]
 
         run.__name__ = run.__qualname__ = fn.__name__
         self.jit = jax.jit(run, **options)
@@ -72,7 +70,7 @@ class Compiled:
 
     def __call__(self, leaves: list) -> Any:
         out = self.jit(leaves)  # which may be what finds its form
-        return tree_unflatten(self.form[0], out)
+        return tree_unflatten(self.forms[1], out)
 
 
 class Program:
@@ -115,19 +113,18 @@ class Program:
             shapes = [(np.shape(a), getattr(a, "dtype", type(a))) for a in leaves]
         wide, traced = jax.config.read("jax_enable_x64"), _is_traced(leaves)
         key = self, treedef, (*static.values(),), tuple(shapes), wide, traced
-        find = STORE.find
+
+        def new() -> Compiled:
+            return Compiled(self._fn, treedef, static, self._options)
+
         if inner is None:
             check_process()
+            found = STORE.get(key, new)
         else:
-            find = inner.get
-        found = find(key)
-        if found is None:
-            found = Compiled(self._fn, treedef, static, self._options)
-            if inner is None:
-                found = STORE.add(key, found)
-            else:
-                inner[key] = found
-        found.treedef = treedef
+            found = inner[key] = inner.get(key) or new()
+        # JAX may trace again, for arrays elsewhere, and an equal function of before may
+        # have changed since.
+        found.forms[0] = treedef
         return found, key if inner is None else None, leaves
 
 

@@ -22,6 +22,7 @@ from .._problem.curve import CurveData
 from .._problem.problem import Problem
 from .._problem.sharded import objective_of
 from .._programs.program import program
+from .._programs.slices import ON_A_THREAD
 from .._solve.solver import TRF
 from .blocks import Block, Reading
 
@@ -217,9 +218,7 @@ def _added(
 
 _add = program(_added)
 # A worker for each core: XLA's own parallelism within a block would be in their way.
-_add_on_a_thread = program(
-    _added, compiler_options={"xla_cpu_multi_thread_eigen": False}
-)
+_add_on_a_thread = program(_added, compiler_options=ON_A_THREAD)
 
 
 @program

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .._basics.types import Scalar, Vector
 from .._problem.forms import TRIANGLE
 from .._problem.objective import Objective
+from .._problem.placement import all_on_auto_axes
 from .._problem.problem import Problem
 from .._solve.noise import Noise, huber_squares, variance_of
 from .._solve.solution import Solution
@@ -46,8 +47,12 @@ class Rows(NamedTuple):
 def rows_at(problem: Problem, x: Vector, solver: TRF | None = None) -> Rows:
     """The rows at parameters x; the solver tells how to differentiate."""
     solver = TRF() if solver is None else solver
-    plain = solver.replaced(mesh=None, chunk_size=None)
-    objective = Objective.of(problem, x, plain, TRIANGLE)
+    return _rows_at(problem, solver.replaced(mesh=None, chunk_size=None), x)
+
+
+@all_on_auto_axes
+def _rows_at(problem: Problem, solver: TRF, x: Vector) -> Rows:
+    objective = Objective.of(problem, x, solver, TRIANGLE)
     r, jacobian = objective.rows_at(x)
     _, weighted, scale = problem.loss.robustify(r)
     one = jnp.ones_like(r)
