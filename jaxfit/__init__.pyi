@@ -1,4 +1,5 @@
 from . import datasets as datasets
+from ._basics.memory_profiler import MemoryProfiler as MemoryProfiler
 from ._basics.rounding import pretty as pretty
 from ._basics.status import Status as Status
 from ._batch.solution import BatchSolution as BatchSolution
@@ -38,18 +39,17 @@ from ._solve.hessian import hessian as hessian
 from ._solve.solution import Solution as Solution
 from ._solve.solve import solve as solve
 from ._solve.solver import TRF as TRF
+from ._stream.arrays import ArraySource as ArraySource
 from ._stream.blocks import ReadError as ReadError
 from ._stream.checkpoint import Checkpoint as Checkpoint
 from ._stream.checkpoint import CheckpointError as CheckpointError
 from ._stream.fit_stream import StreamFit as StreamFit
 from ._stream.fit_stream import fit_stream as fit_stream
 from ._stream.mapped import SourceChangedError as SourceChangedError
-from ._stream.memory_profiler import MemoryProfiler as MemoryProfiler
 from ._stream.plan import Plan as Plan
 from ._stream.plan import plan as plan
-from ._stream.source import ArraySource as ArraySource
 from ._stream.source import Source as Source
-from ._stream.source import TableSource as TableSource
+from ._stream.tables import TableSource as TableSource
 from ._stream.warm_up import WarmUp as WarmUp
 from ._trf.linearisation import Gram as Gram
 from ._trf.linearisation import Triangle as Triangle

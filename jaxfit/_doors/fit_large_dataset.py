@@ -31,13 +31,15 @@ from .._scipy.start import Start, read_start, with_own_estimate
 from .._solve.solution import Solution
 from .._solve.solve import solve
 from .._solve.solver import TRF
+from .._stream.arrays import ArraySource
 from .._stream.blocks import NanPolicy, Reading
 from .._stream.fit_stream import check_options, fit_stream
-from .._stream.info import fit_info
+from .._stream.info import FitInfo, LargeFitInfo
 from .._stream.mapped import SourceChangedError
 from .._stream.passes import with_data
 from .._stream.plan import Plan, Strategy, plan
-from .._stream.source import ArraySource, Source, TableSource, num_rows_of
+from .._stream.source import Source, num_rows_of
+from .._stream.tables import TableSource
 from .._stream.warm_up import WarmUp
 
 
@@ -46,7 +48,7 @@ class LargeFit(NamedTuple):
 
     popt: np.ndarray
     pcov: np.ndarray
-    info: dict[str, Any]
+    info: LargeFitInfo
 
 
 @in_own_settings
@@ -101,7 +103,7 @@ def fit_large_dataset(
 
     Numbers are computed in float64 unless `p0` is a float32 JAX array.
 
-    **Returns:** the tuple (popt, pcov, info), with names. `info["solution"]` is the
+    **Returns:** the tuple (popt, pcov, info), with names. `info.solution` is the
     [`jaxfit.Solution`][] of the free parameters.
 
     **Raises:** `ValueError` or `TypeError`, naming the argument; [`jaxfit.FitError`][]
@@ -163,8 +165,8 @@ def fit_large_dataset(
             problem = Problem(Curve(Function(model, "f")), first, None, **of)
             solution, info = _in_memory(problem, source, solver, way, begun, given)
         covariance = np.asarray(pcov_of(solution, absolute_sigma))
-    info |= {"plan": way, "solution": solution}
-    return _result(start, solution, covariance, info)
+    told = LargeFitInfo(**info, plan=way, solution=solution)
+    return _result(start, covariance, told)
 
 
 class _Model(eqx.Module):
@@ -257,7 +259,7 @@ def _in_memory(
     way: Plan,
     begun: float,
     given: dict[str, Any],
-) -> tuple[Solution, dict[str, Any]]:
+) -> tuple[Solution, FitInfo]:
     """The fit of all data at once."""
     num_rows = num_rows_of(source)
     assert num_rows is not None  # else it is streamed
@@ -274,26 +276,25 @@ def _in_memory(
     solution = jax.block_until_ready(solve(problem, solver))
     seconds = time.perf_counter() - begun
     passes = int(solution.nfev + solution.njev)
-    info = fit_info(way.strategy, solution, reading, seconds, passes, way.chunk_size, 1)
+    rows = way.chunk_size
+    info = FitInfo.of(way.strategy, solution, reading, seconds, passes, rows, 1)
     return solution, info
 
 
-def _result(
-    start: Start, solution: Solution, covariance: np.ndarray, info: dict[str, Any]
-) -> LargeFit:
+def _result(start: Start, covariance: np.ndarray, info: LargeFitInfo) -> LargeFit:
     """The tuple, or the error that it is."""
     free, n = list(start.free), start.p0.size
     popt = start.p0.copy()
-    popt[free] = solution.params
+    popt[free] = info.solution.params
     pcov = np.zeros((n, n), popt.dtype)
     pcov[np.ix_(free, free)] = covariance
     lost = ~np.isfinite(np.diag(covariance))
     if lost.any():
         pcov = np.full_like(pcov, np.inf)
     result = LargeFit(popt, pcov, info)
-    status = info["status"]
+    status = info.status
     if status <= 0 and status != Status.STOPPED:
-        raise FitError(f"Optimal parameters not found: {info['message']}", result)
+        raise FitError(f"Optimal parameters not found: {info.message}", result)
     if lost.any() and status > 0:
         infinite = np.isinf(np.diag(covariance))
         names = tuple(start.names[free[i]] for i in np.flatnonzero(infinite))

@@ -21,6 +21,7 @@ from .._basics.precision import precision
 from .._programs.capture import name_of
 from .._programs.known_by import Known, Same
 from .differences import Scheme, difference_jacobian
+from .words import from_words, numbers_of, to_words
 
 
 _COUNTING = threading.Lock()  # not one of each function: those are pickled
@@ -96,7 +97,7 @@ class HostFunction(Known):
                 words = np.asarray(words)
                 if words.ndim > 1:  # a batch, in one callback
                     return np.stack([host(row) for row in words])
-                arrays = _from_words(words, forms)
+                arrays = from_words(words, forms)
                 args, kwargs = rebuild([a[()] for a in arrays])
                 # JAX's precision is a matter of the thread, and this one is XLA's.
                 with precision(np.finfo(kind).dtype):
@@ -106,9 +107,9 @@ class HostFunction(Known):
             size = int(np.prod(shape)) * kind.itemsize // 4
             result = jax.ShapeDtypeStruct((size,), np.uint32)
             # One operand: each by itself would cost 30 us more.
-            words = jnp.concatenate([_to_words(a) for a in data])
+            words = jnp.concatenate([to_words(a) for a in data])
             words = jax.pure_callback(host, result, words, vmap_method="broadcast_all")
-            return _numbers(words, shape, kind)
+            return numbers_of(words, shape, kind)
 
         # What is perturbed is the parameters; J is formed whole, so that the rule is
         # linear in the tangents.
@@ -288,43 +289,6 @@ def from_numpy(
     return HostFunction(
         f, jac, derivative, diff_step, None if shape is None else tuple(shape)
     )
-
-
-# JAX converts what goes to a callback and what comes back by the precision of the
-# thread that it runs in, not of the caller's. Words of 32 bits pass untouched.
-
-
-def _to_words(a: jax.Array) -> jax.Array:
-    """The bits of an array as a vector of 32-bit words."""
-    if jnp.iscomplexobj(a):
-        a = jnp.stack([a.real, a.imag], axis=-1)
-    if a.dtype.itemsize < 4:
-        a = a.astype(jnp.int32)
-    return jnp.ravel(jax.lax.bitcast_convert_type(a, jnp.uint32))
-
-
-def _from_words(words: np.ndarray, forms: list) -> list[np.ndarray]:
-    """The arrays, of the given shapes and dtypes, on the host."""
-    arrays, start = [], 0
-    for shape, dtype in forms:
-        wire = dtype if dtype.itemsize >= 4 else np.dtype(np.int32)
-        end = start + int(np.prod(shape)) * wire.itemsize // 4
-        part = words[start:end].view(wire)
-        arrays.append(part.astype(dtype).reshape(shape))  # a copy, to be written to
-        start = end
-    return arrays
-
-
-def _numbers(words: jax.Array, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
-    """The array, on the device, of a float or complex dtype."""
-    real = np.finfo(dtype).dtype
-    if real.itemsize == 8:
-        words = words.reshape(-1, 2)
-    numbers = jax.lax.bitcast_convert_type(words, real)
-    if dtype.kind == "c":
-        pairs = numbers.reshape(-1, 2)
-        numbers = jax.lax.complex(pairs[:, 0], pairs[:, 1])
-    return numbers.reshape(shape)
 
 
 def _host(leaf):

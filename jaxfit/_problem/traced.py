@@ -15,7 +15,8 @@ from jax.flatten_util import ravel_pytree
 from .._basics.types import Vector
 from .._functions.constants import forget_other_precision
 from .._functions.expected import expected
-from .._functions.rowwise import rows_mixed_by, same_but_for_length
+from .._functions.rowwise import rows_mixed_by
+from .._functions.two_lengths import same_but_for_length
 from .curve import Curve
 from .evaluation import Evaluation
 from .per_row import are_rows, cut_rows

@@ -15,7 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._functions.rowwise import rows_mixed_by, same_but_for_length
+from .._functions.rowwise import rows_mixed_by
+from .._functions.two_lengths import same_but_for_length
 from .._programs.kept import Memory
 from .model import Inputs
 

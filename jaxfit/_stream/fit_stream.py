@@ -1,5 +1,6 @@
 """`fit_stream`: a fit of data that are read again and again, however many they are."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -27,19 +28,19 @@ from .._solve.solver import TRF
 from .blocks import Block, NanPolicy, Reading
 from .checkpoint import Checkpoint, CheckpointFile
 from .drive import Drive
-from .info import fit_info
+from .info import FitInfo
 from .passes import Pass, with_data
 from .plan import block_rows
 from .resume import held, identity, restore
 from .source import Source, num_rows_of
-from .warm_up import WarmUp, warmed
+from .warm_up import Warmed, WarmUp, warmed
 
 
 class StreamFit(NamedTuple):
     """What `fit_stream` returns: the `solution`, and `info` on how it came about."""
 
     solution: Solution
-    info: dict[str, Any]
+    info: FitInfo
 
 
 @in_own_settings
@@ -90,8 +91,8 @@ def fit_stream(
     Ctrl-C ends the fit with `Status.STOPPED`; the solution is the best point so far,
     and a checkpoint is left. So it is where a chunk cannot be read.
 
-    **Returns:** a [`jaxfit.StreamFit`][]: the tuple of a [`jaxfit.Solution`][] and a
-    dictionary; "More data than memory" in the documentation lists its entries.
+    **Returns:** a [`jaxfit.StreamFit`][]: the tuple of a [`jaxfit.Solution`][] and the
+    account `info`, whose entries "More data than memory" in the documentation lists.
 
     **Raises:** `ValueError` or `TypeError`, naming the argument or the chunk, where one
     is not as above; [`jaxfit.ReadError`][] for a chunk that could not be read;
@@ -126,11 +127,11 @@ def fit_stream(
         if found is not None:
             resumed = True
             restore(drive, found)
-    warm: dict[str, Any] = {}
+    warm: Warmed | None = None
     if warm_up and not resumed:
         given = WarmUp() if warm_up is True else warm_up
-        point, warm = warmed(problem, solver, reading, given)
-        drive = Drive(of, problem.bounds, point)
+        warm = warmed(problem, solver, reading, given)
+        drive = Drive(of, problem.bounds, warm.point)
 
     watch = _Watch(file, reading, progress)
     try:
@@ -147,22 +148,31 @@ def fit_stream(
         done = bool(drive.state.closed)
     solution = _solution(problem, drive, not done)
     seconds = time.perf_counter() - begun
-    info = fit_info(
+    info = FitInfo.of(
         "streamed", solution, reading, seconds, drive.passes, rows, drive.of.workers
     )
-    saved = {
-        "checkpoints": 0 if file is None else file.count,
-        "checkpoint_failures": 0 if file is None else file.failures,
-        "checkpoint_seconds": 0.0 if file is None else file.slowest,
-        "resumed": resumed,
-    }
-    return StreamFit(solution, {**info, **saved, **warm})
+    if file is not None:
+        info = dataclasses.replace(
+            info,
+            checkpoints=file.count,
+            checkpoint_failures=file.failures,
+            checkpoint_seconds=file.slowest,
+            resumed=resumed,
+        )
+    if warm is not None:
+        info = dataclasses.replace(
+            info,
+            warm_up_rows=warm.rows,
+            warm_up_steps=warm.steps,
+            warm_up_cost_ratio=warm.cost_ratio,
+        )
+    return StreamFit(solution, info)
 
 
 def check_options(
     solver: Any, chunk_size: Any, warm_up: Any, nan_policy: Any, retries: Any
 ) -> None:
-    """Refuse options that are none, whatever way the data will go."""
+    """Check the options that every strategy shares."""
     if solver is not None and not isinstance(solver, TRF):
         raise TypeError(f"`solver` must be a jaxfit.TRF or None, got {solver!r}.")
     if not isinstance(chunk_size, str):

@@ -50,7 +50,8 @@ def identity(
 def held(drive: Drive) -> Arrays:
     """All that is needed to continue a fit."""
     reading = drive.of.reading
-    seen = [reading.inspected, reading.retried, reading.chunks, reading.bytes]
+    chunks = reading.chunks
+    seen = [reading.inspected, chunks.retried, chunks.count, chunks.bytes]
     bad, masked = (
         np.array(sorted(rows.items()), np.int64).reshape(-1, 2)
         for rows in (reading.bad, reading.masked)
@@ -73,9 +74,10 @@ def restore(drive: Drive, found: Arrays) -> None:
     _check_arrays(drive, found)
     drive.restore(found)
     reading = drive.of.reading
-    inspected, retried, chunks, num_bytes, num_rows = (int(i) for i in found["reading"])
-    reading.retried, reading.chunks, reading.bytes = retried, chunks, num_bytes
-    reading.bytes_before = num_bytes
+    inspected, retried, count, num_bytes, num_rows = (int(i) for i in found["reading"])
+    chunks = reading.chunks
+    chunks.retried, chunks.count, chunks.bytes = retried, count, num_bytes
+    chunks.bytes_before = num_bytes
     # Blocks that were inspected but not added yet are inspected again.
     if "partial done" in found and not found["counters"][1]:
         done, workers = found["partial done"], len(found["partial done"])

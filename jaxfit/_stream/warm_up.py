@@ -20,7 +20,7 @@ phase begins, at the point found if its cost is lower than that of the start, on
 same sample.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -69,10 +69,20 @@ class WarmUp:
         self.patience = positive_int("patience", patience)
 
 
-def warmed(
-    problem: Problem, solver: TRF, reading: Reading, how: WarmUp
-) -> tuple[Vector, dict[str, Any]]:
-    """A start nearer to the solution, and what to tell of it."""
+class Warmed(NamedTuple):
+    """A start nearer to the solution, by so many steps on a sample of so many rows.
+
+    `cost_ratio` is the sample's cost at `point` over that at the start before.
+    """
+
+    point: Vector
+    rows: int
+    steps: int
+    cost_ratio: float
+
+
+def warmed(problem: Problem, solver: TRF, reading: Reading, how: WarmUp) -> Warmed:
+    """The better of the start and the point that a fit of a sample comes to."""
     sample = reading.sample(how.rows)
     start, _ = ravel_pytree(problem.params)
     x, y, sigma = sample if len(sample) == 3 else (*sample, None)
@@ -88,11 +98,12 @@ def warmed(
         point, steps = _search(whole, start, enough, how.max_steps, how.patience)
     before, after = _cost(whole, start), _cost(whole, point)
     better = bool(after < before)
-    return point if better else start, {
-        "warm_up_rows": len(y),
-        "warm_up_steps": int(steps),
-        "warm_up_cost_ratio": float(after / before) if better else 1.0,
-    }
+    return Warmed(
+        point if better else start,
+        len(y),
+        int(steps),
+        float(after / before) if better else 1.0,
+    )
 
 
 @program

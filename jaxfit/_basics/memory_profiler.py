@@ -1,4 +1,4 @@
-"""A look at the memory of this process while something runs."""
+"""The memory of this process, watched while something runs."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from types import TracebackType
 import numpy as np
 from jaxtyping import Float
 
-from .._basics.machine import device_peak_gb, resident_gb
+from .machine import device_peak_gb, resident_gb
 
 
 class MemoryProfiler:

@@ -1,5 +1,6 @@
-"""Chunks of rows with what counts of them: cut, joined, taken from their masks."""
+"""Chunks of rows and which of them count: masks, joining, rows that are not finite."""
 
+import jax
 import numpy as np
 
 from .._basics.masked import both, is_masked, rows_of_x, unmasked
@@ -32,3 +33,35 @@ def joined_chunks(chunks: list[tuple]) -> tuple:
             for chunk, counts in chunks
         ]
     return joined(chunks)
+
+
+def good_rows(chunk: tuple) -> np.ndarray | None:
+    """Which rows are finite, with a positive sigma, inf maybe; None if all are."""
+    good = None
+    for i, part in enumerate(chunk):
+        for leaf in jax.tree.leaves(part):
+            # One sum is faster than a test of each number, and NaN if one of them is.
+            with np.errstate(all="ignore"):
+                finite = np.isfinite(leaf.sum())
+            if finite and (i < 2 or (leaf > 0).all()):
+                continue
+            if i == 2:  # inf is a weight of 0
+                fine = leaf > 0
+            else:
+                fine = np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1)
+            good = fine if good is None else good & fine
+    return None if good is None or good.all() else good
+
+
+def filled(chunk: tuple, used: np.ndarray) -> tuple:
+    """Copies of a good row in the place of the others."""
+    if not used.any():
+        return jax.tree.map(np.ones_like, chunk)
+    good = int(np.argmax(used))
+
+    def fill(leaf):
+        leaf = np.array(leaf)
+        leaf[~used] = leaf[good]
+        return leaf
+
+    return jax.tree.map(fill, chunk)
