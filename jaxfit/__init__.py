@@ -48,7 +48,7 @@ _HOMES = {
     "hessian": "_solve.hessian",
     "Solution": "_solve.solution",
     "solve": "_solve.solve",
-    "ReadError": "_stream.blocks",
+    "ReadError": "_stream.chunks",
     "Checkpoint": "_stream.checkpoint",
     "CheckpointError": "_stream.checkpoint",
     "StreamFit": "_stream.fit_stream",

@@ -40,9 +40,9 @@ from ._solve.solution import Solution as Solution
 from ._solve.solve import solve as solve
 from ._solve.solver import TRF as TRF
 from ._stream.arrays import ArraySource as ArraySource
-from ._stream.blocks import ReadError as ReadError
 from ._stream.checkpoint import Checkpoint as Checkpoint
 from ._stream.checkpoint import CheckpointError as CheckpointError
+from ._stream.chunks import ReadError as ReadError
 from ._stream.fit_stream import StreamFit as StreamFit
 from ._stream.fit_stream import fit_stream as fit_stream
 from ._stream.mapped import SourceChangedError as SourceChangedError
