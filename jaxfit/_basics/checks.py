@@ -1,4 +1,4 @@
-"""Checks of options, in one voice: the argument, what came, what to do."""
+"""Checks of options: messages with the argument, what came, and what to do."""
 
 import difflib
 import math

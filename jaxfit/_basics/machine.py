@@ -1,4 +1,4 @@
-"""What this process has of its machine: cores, and memory in gigabytes (10^9 bytes)."""
+"""Cores and memory of this process; memory in gigabytes (10^9 bytes)."""
 
 import ctypes
 import os

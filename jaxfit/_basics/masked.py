@@ -1,4 +1,4 @@
-"""NumPy's masked arrays, taken apart: the numbers, and which of them count.
+"""NumPy's masked arrays as numbers and booleans that tell which of them count.
 
 What is under a mask is no datum. Its number becomes NaN, so that whoever overlooks the
 mask hears of it; a row of x counts where all of its entries do. `mask=` of the doors

@@ -1,4 +1,4 @@
-"""The progress bar, tqdm's."""
+"""The progress bar of tqdm."""
 
 from typing import Any
 

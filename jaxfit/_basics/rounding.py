@@ -1,4 +1,4 @@
-"""Numbers with their errors, rounded as they deserve.
+"""Numbers with their errors, rounded by the rule of the Particle Data Group.
 
 The error decides how many digits a value shows, by the rule of the Particle Data Group
 (Review of Particle Physics, Introduction, 5.3): of the three leading digits of the

@@ -1,4 +1,4 @@
-"""What varies between the parts of a `jax.shard_map`, said in types.
+"""Types that tell along which axes of a `jax.shard_map` a value varies.
 
 Inside `shard_map` an array's type tells along which axes of the mesh it differs from
 device to device, and a loop wants the same of what goes in and what comes out. A fit

@@ -1,4 +1,4 @@
-"""The fits of many problems that a function makes by number, in slices.
+"""Fits, in slices, of many problems that a function makes by number.
 
 What a slice holds is made, fitted and dropped, so that neither its size nor the cache
 depends on how many fits there are. On a CPU a few threads work on slices; inside a

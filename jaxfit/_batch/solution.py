@@ -1,4 +1,4 @@
-"""What a batch of fits returns: a structure of arrays."""
+"""The results of a batch of fits as a structure of arrays."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What `curve_fit_batch` returns: maps of parameters and all that belongs to them."""
+"""The result of `curve_fit_batch`: maps of parameters and what belongs to them."""
 
 from collections.abc import Callable
 from typing import Any

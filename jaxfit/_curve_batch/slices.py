@@ -1,4 +1,4 @@
-"""A batch of curve fits on its way: slices of data through one compiled program."""
+"""A batch of curve fits in slices of data, through one compiled program."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Where the fits of a batch start, which parameters are free, between which bounds."""
+"""Starts, bounds and free parameters of the fits of a batch."""
 
 import dataclasses
 import functools

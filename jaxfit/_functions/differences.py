@@ -1,4 +1,4 @@
-"""Jacobians by differences of function values, for those who ask for them.
+"""Jacobians by finite differences of function values.
 
     "2-point"   (f(x + h e) - f(x)) / h                     error O(h)
     "3-point"   (f(x + h e) - f(x - h e)) / 2h              error O(h^2)

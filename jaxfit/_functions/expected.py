@@ -1,4 +1,4 @@
-"""What a function is called with, said where it cannot take it."""
+"""Errors that say how a function is called, where it cannot take its arguments."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What to do when JAX cannot trace a function: the line, the cause, two ways out."""
+"""Advice for a function that JAX cannot trace: the line, the cause, two ways out."""
 
 import contextlib
 import traceback

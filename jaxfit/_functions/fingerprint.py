@@ -1,4 +1,4 @@
-"""A short text that tells whether two programs, or two sets of arrays, are equal.
+"""Fingerprints of programs and arrays: equal texts for equal ones.
 
 Equal programs have equal fingerprints in every process: names of functions, where they
 lie in memory, which parts JAX keeps once for several uses, and what nothing uses do

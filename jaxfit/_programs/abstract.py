@@ -1,4 +1,4 @@
-"""What a function makes of shapes, without keeping the function.
+"""Shapes and jaxpr of a function, without keeping the function.
 
 JAX remembers the PyTree structures of what it traces, for ever, and the structure of a
 problem holds its model. It is shown leaves only.

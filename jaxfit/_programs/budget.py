@@ -1,4 +1,4 @@
-"""What the compiled programs of this process may take together, and what they take.
+"""The memory and memory maps of compiled programs: the most, and what is taken.
 
 A program of a whole fit is a few megabytes of code in some 200 pieces, each a memory
 map of its own. Linux allows a process 65,530 of those (`vm.max_map_count`), and beyond

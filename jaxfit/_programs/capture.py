@@ -1,4 +1,4 @@
-"""What a function captures besides its arguments, as a value that can be compared.
+"""The capture of a function: what it reads besides its arguments, to be compared.
 
 A traced program keeps the globals, closures and attributes that its function had when
 it was traced. So they are part of what the program is known by: one that was compiled

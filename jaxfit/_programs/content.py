@@ -1,4 +1,4 @@
-"""What an object holds, as a value that can be compared: its content.
+"""The content of an object, as a value that can be compared.
 
 Two things have equal values only if a function that reads them would find the same.
 `__eq__` and `__hash__` of users' classes are not asked: they may leave out what a model

@@ -1,4 +1,4 @@
-"""A process that was forked after a fit: told from its parent, and refused.
+"""Refusal of processes forked after a fit.
 
 JAX computes on threads, and a fork copies the memory of a process without them. What
 the child then asks of JAX waits for threads that do not exist, for ever.

@@ -1,4 +1,4 @@
-"""What is kept from call to call, and given up again: the least recently used first.
+"""Memory from call to call, of which the least recently used is given up first.
 
 Compiled programs are kept up to a budget. What is remembered of a model besides (which
 function stands for its equals, whether its data may be padded) goes when the programs

@@ -1,4 +1,4 @@
-"""What objects are known by: themselves, or what they hold; and whose they are."""
+"""Identity and content of objects, and the package that they are of."""
 
 import contextlib
 import functools

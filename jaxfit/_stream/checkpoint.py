@@ -1,4 +1,4 @@
-"""Checkpoints: arrays and a description in one file, written so that one always stands.
+"""Checkpoints: arrays and a description in a file that is replaced atomically.
 
 A file is written beside the last one, flushed to the disk and renamed over it, which
 has become `previous` before. A file that is cut short fails its checksums, and the

@@ -1,4 +1,4 @@
-"""`fit_stream`: a fit of data that are read again and again, however many they are."""
+"""`fit_stream`: the fit of data that are read anew for each step."""
 
 import dataclasses
 import time

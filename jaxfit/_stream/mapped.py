@@ -1,4 +1,4 @@
-"""Files under memory maps: cut short since they were opened, and pages given back."""
+"""Memory maps: files cut short since they were opened, and pages given back."""
 
 import mmap
 from typing import Any

@@ -1,4 +1,4 @@
-"""In memory, in blocks, or streamed: which way a fit should go, and what it takes.
+"""The plan of a fit: in memory, in blocks or streamed, and the memory it takes.
 
 The numbers were measured on CPUs with float64 and float32, 3 to 12 parameters and 10^6
 to 2 10^7 rows: the peak of a process above what it held before the first fit, which

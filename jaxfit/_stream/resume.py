@@ -1,4 +1,4 @@
-"""What a checkpoint of a streamed fit holds, and which fit it belongs to."""
+"""The contents of a checkpoint of a streamed fit, and the identity of that fit."""
 
 import dataclasses
 import importlib.metadata

@@ -1,4 +1,4 @@
-"""Where streamed data come from: chunks of rows that can be read again and again.
+"""Sources of streamed data: chunks of rows that can be read again and again.
 
 A source is anything that gives chunks when it is iterated over, `(x, y)` or
 `(x, y, sigma)`, each time from the first on and in the same order: x a PyTree of arrays

@@ -1,4 +1,4 @@
-"""Coming near the solution on a sample of the data, before any pass over all of them.
+"""The warm-up: a start near the solution, from a fit of a sample of the data.
 
 From a far start most steps of a fit only find out where to look. A sample tells that as
 well, and costs no pass. Two ways:
