@@ -89,7 +89,7 @@ def failing(times, on=3):
 
 @pytest.fixture
 def no_waiting(monkeypatch):
-    monkeypatch.setattr("jaxfit._stream.blocks.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("jaxfit._stream.chunks.time.sleep", lambda seconds: None)
 
 
 def test_chunks_that_fail_are_tried_again(no_waiting):
