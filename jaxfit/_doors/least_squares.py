@@ -17,14 +17,14 @@ from .._scipy.bounds import check_feasible, read_bounds
 from .._scipy.data import fit_dtype, real_array
 from .._scipy.differences import read_differences
 from .._scipy.host import Host, called_back, hosted_loss, matrix_of, traced_or_hosted
-from .._scipy.jacobian_operator import jacobian_operator
 from .._scipy.losses import read_loss
 from .._scipy.messages import message, underflow
 from .._scipy.options import Options, check_jac, check_matrix, check_method, unjitted
-from .._scipy.residual import residual_of
-from .._scipy.residual_fit import Given, ResidualFit, fitted, rescaled
 from .._scipy.solver import least_squares_solver
 from .._solve.second_opinion import Fitted
+from .jacobian_operator import jacobian_operator
+from .residual import residual_of
+from .residual_fit import Given, ResidualFit, fitted, rescaled
 
 
 def least_squares(

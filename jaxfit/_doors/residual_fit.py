@@ -16,14 +16,14 @@ from .._problem.objective import Objective
 from .._problem.problem import Problem
 from .._programs.fetched import Programs, Timing
 from .._programs.program import program
+from .._scipy.losses import NamedLoss, ScipyLoss
+from .._scipy.report import Watching, observed
+from .._scipy.solver import with_jacobian
 from .._solve.second_opinion import Fitted, reviewed, with_counts
 from .._solve.solution import Solution
 from .._solve.solve import solve
 from .._solve.solver import TRF
-from .losses import NamedLoss, ScipyLoss
-from .report import Watching, observed
 from .residual import ScipyResidual
-from .solver import with_jacobian
 
 
 class Given(NamedTuple):
