@@ -77,7 +77,7 @@ class BatchSolution(Counted):
         small = variance < jnp.finfo(half.dtype).tiny
         roots = jnp.sqrt(of_unit) * jnp.sqrt(factor)
         known = jnp.where(small, roots, jnp.sqrt(jnp.where(small, 1, variance)))
-        known = jnp.where(held, 0, known)
+        known = jnp.where(held, 0 * factor, known)
         return jnp.where(lost & jnp.isfinite(factor), jnp.inf, known)
 
     @property

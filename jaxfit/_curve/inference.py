@@ -110,7 +110,7 @@ class Inference:
                 problem,
                 self.solution,
                 kind=kind,
-                noise=self._noise,
+                noise=noise,
                 active=active,
                 solver=solver,
             )

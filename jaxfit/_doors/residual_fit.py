@@ -148,7 +148,7 @@ def _watched(fit: ResidualFit, watching: Watching) -> Fitted:
 def _rows(problem: Problem, solver: TRF, x: Vector) -> Any:
     """Residuals at x, and the Jacobian if it is formed."""
     objective = Objective.of(problem, x, solver)
-    if objective.form == "matrix_free":
+    if not objective.form.dense:
         return objective.residual(x, objective.rows), None
     return objective.rows_at(x)
 

@@ -25,6 +25,7 @@ def dof_of(solution: Any) -> Any:
 
 def pcov_of(solution: Solution, absolute_sigma: bool) -> Any:
     """SciPy's covariance of a solution; undetermined parameters as `masked` has it."""
+    solution.check_has_matrix()
     inverse = covariance(solution.linearisation, solution.fixed)
     scale = scale_of(solution.cost, dof_of(solution), absolute_sigma)
     return scaled(inverse, scale)

@@ -147,11 +147,7 @@ class Solution(Counted):
         of solutions, and for `scaled` after a streamed fit with a robust loss.
         """
         self._single("covariance", "jax.vmap(lambda s: s.covariance())(solution)")
-        if self.linearisation is None:
-            raise ValueError(
-                "a matrix-free fit forms no J'J and has no covariance: solve again "
-                "from the solution with TRF(linear_solver='qr')."
-            )
+        self.check_has_matrix()
         held = None if self.fixed is None else self.held
         inverse = covariance(self.linearisation, held)
         if not scaled:
@@ -162,6 +158,14 @@ class Solution(Counted):
                 "noise from: scaled=False suits known sigma."
             )
         return times(inverse, self._noise_variance())
+
+    def check_has_matrix(self) -> None:
+        """Raise a `ValueError` where a fit has no J'J to make a covariance of."""
+        if self.linearisation is None:
+            raise ValueError(
+                "a matrix-free fit forms no J'J and has no covariance: solve again "
+                "from the solution with TRF(linear_solver='qr')."
+            )
 
     def _has_no_squares(self) -> bool:
         if self.squares is None or not is_concrete((self.squares, self.cost)):

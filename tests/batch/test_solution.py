@@ -50,9 +50,9 @@ def test_standard_errors_are_the_roots_of_the_variances(curve_fits):
         errors = curve_fits.perr(scaled)
         np.testing.assert_allclose(errors, np.sqrt(variances), rtol=1e-14)
     np.testing.assert_array_equal(errors[1::4, 2], 0)
-    ratio = curve_fits.covariance()[0] / curve_fits.covariance(scaled=False)[0]
     variance = 2 * curve_fits.cost[0] / curve_fits.dof[0]
-    np.testing.assert_allclose(ratio, variance, rtol=1e-12)
+    product = curve_fits.covariance(scaled=False)[0] * variance
+    np.testing.assert_allclose(curve_fits.covariance()[0], product, rtol=1e-12)
 
 
 def test_without_degrees_of_freedom_the_scale_is_unknown(curve_fits):

@@ -11,7 +11,7 @@ import pytest
 from curve_batches import P0, SLOW, M, P, Y, fit, same_bits
 
 from jaxfit import Status
-from jaxfit._basics import threads
+from jaxfit._programs import slices
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,7 +127,7 @@ MANY = np.broadcast_to(Y.reshape(1, P, M), (60, P, M)).reshape(-1, M)
 def interrupted(monkeypatch):
     """Ctrl-C comes when the first slice is done; whether another pass begins."""
     calls = []
-    real = threads.wait
+    real = slices.wait
 
     def wait(*args, **options):
         calls.append(args)
@@ -135,7 +135,7 @@ def interrupted(monkeypatch):
             raise KeyboardInterrupt
         return real(*args, **options)
 
-    monkeypatch.setattr(threads, "wait", wait)
+    monkeypatch.setattr(slices, "wait", wait)
     return calls
 
 

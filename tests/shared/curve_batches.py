@@ -50,9 +50,8 @@ def close(actual, desired, rtol=1e-7, atol=0.0):
 def as_scipy(result, of, rtol=1e-7):
     """Every fit is what SciPy makes of the options `of(index)`."""
     assert result.success.all()
-    np.testing.assert_array_equal(
-        result.perr, np.sqrt(np.diagonal(result.pcov, axis1=-2, axis2=-1))
-    )
+    variances = np.diagonal(result.pcov, axis1=-2, axis2=-1)
+    np.testing.assert_allclose(result.perr, np.sqrt(variances), rtol=1e-14)
     for i in np.ndindex(result.shape):
         popt, pcov = scipy_fit(**of(i))
         close(result.popt[i], popt, rtol, 1e-10)

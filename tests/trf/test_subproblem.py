@@ -23,6 +23,7 @@ ZERO = jnp.zeros(())
 step = jax.jit(lambda sub, radius: sub.step(radius + ZERO, ZERO))
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("form", [Spectral, Cholesky])
 @pytest.mark.parametrize("n", [1, 4, UNROLL + 2])
 @pytest.mark.parametrize("condition", [1.0, 1e6])
