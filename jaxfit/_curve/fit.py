@@ -12,6 +12,7 @@ from .._scipy.prepared import Prepared
 from .._scipy.report import Watching, observed
 from .._scipy.solver import with_jacobian
 from .._search.guess import beginnings, candidates, sizes
+from .._solve.noise import variance_of
 from .._solve.second_opinion import Fitted, reviewed
 from .program import (
     Given,
@@ -81,7 +82,7 @@ def _watched(prepared: Prepared, given: Given, watching: Watching) -> Fitted:
 def _without_running(outcome: Outcome, num_rows: int) -> Outcome:
     """With parameters whose errors are larger than they are as undetermined ones."""
     ways, size = outcome.directions, np.abs(np.asarray(outcome.params))
-    variance = 2 * float(outcome.cost) / max(num_rows - size.size, 1)
+    variance = variance_of(2 * float(outcome.cost), max(num_rows - size.size, 1))
     errors = np.sqrt(variance * np.sum(np.asarray(ways.determined) ** 2, axis=0))
     part = errors / np.where(size > 0, size, 1)
     lost = ways.lost | (part >= min(1.0, part.max()))

@@ -12,6 +12,7 @@ import numpy as np
 
 from .._basics.status import Status
 from .._scipy.messages import outside
+from .._scipy.pcov import scale_of
 from .._scipy.prepared import Prepared
 from .._solve.second_opinion import Fitted
 from .._solve.solver import TRF
@@ -54,7 +55,7 @@ def _findings(prepared: Prepared, done: Fitted, known: bool) -> Iterator[str]:
     free = (np.asarray(outcome.active_mask) == 0) & ~ways.lost
     inverse = ways.determined.T @ ways.determined
     step = inverse @ np.where(free, np.asarray(solution.grad), 0)
-    error = np.sqrt(np.diag(inverse) * (1.0 if known else residual**2 / dof))
+    error = np.sqrt(np.diag(inverse) * scale_of(float(outcome.cost), dof, known))
     offset = np.where(free, np.abs(step) / np.where(error > 0, error, np.inf), 0)
     worst = int(np.argmax(offset))
     if offset[worst] > _NEAR:
@@ -66,8 +67,7 @@ def _findings(prepared: Prepared, done: Fitted, known: bool) -> Iterator[str]:
 
 
 def _is_loose(solver: TRF) -> bool:
-    tolerances = ((solver.ftol, 0.5), (solver.xtol, 1), (solver.gtol, 1))
     return any(
-        tol is not None and float(tol) ** power > _LOOSE  # type: ignore[arg-type]
-        for tol, power in tolerances
+        float(tol) ** power > _LOOSE  # type: ignore[arg-type]
+        for tol, power in solver.offsets
     )

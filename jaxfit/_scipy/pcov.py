@@ -7,7 +7,7 @@ covariance that takes both into account is `Solution.covariance`.
 
 from typing import Any
 
-from .._solve.covariance import covariance, scaled
+from .._solve.covariance import covariance, dense, scaled
 from .._solve.noise import variance_of
 from .._solve.solution import Solution
 
@@ -25,7 +25,7 @@ def dof_of(solution: Any) -> Any:
 
 def pcov_of(solution: Solution, absolute_sigma: bool) -> Any:
     """SciPy's covariance of a solution; undetermined parameters as `masked` has it."""
-    solution.check_has_matrix()
-    inverse = covariance(solution.linearisation, solution.fixed)
+    lin = dense(solution.linearisation, " and has no covariance")
+    inverse = covariance(lin, solution.fixed)
     scale = scale_of(solution.cost, dof_of(solution), absolute_sigma)
     return scaled(inverse, scale)

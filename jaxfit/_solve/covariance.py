@@ -20,6 +20,20 @@ from .._programs.program import program
 from .._trf.linearisation import Dense
 
 
+def dense(lin: Any, why: str) -> Dense:
+    """The linearisation `lin` of a fit, which has all of J'J.
+
+    **Raises:** `ValueError` after a matrix-free fit, where it is None; `why` goes on
+    from what such a fit lacks.
+    """
+    if lin is None:
+        raise ValueError(
+            f"a matrix-free fit forms no J'J{why}: solve again from the solution with "
+            "TRF(linear_solver='qr')."
+        )
+    return lin
+
+
 class Directions(NamedTuple):
     """What the data determine and what not, as directions in parameter space.
 

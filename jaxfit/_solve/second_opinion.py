@@ -38,6 +38,7 @@ from .._programs.fetched import Timing
 from .._programs.program import program
 from .._trf.certificate import Visible
 from .kink import is_kink
+from .noise import variance_of
 from .solution import Solution
 from .solver import TRF
 
@@ -173,7 +174,8 @@ def is_limit(problem: Problem, solver: TRF, solution: Solution) -> bool:
     within = slopes**2 / np.where(inside & (lam > 0), 2 * lam, 1)
     gain = np.where(inside, within, slopes - lam / 2)
     flat = free.any() and 2 * gain.sum() <= _largest(solver, solution, free)
-    variance = 2 * float(solution.cost) / max(int(solution.num_rows) - lam.size, 1)
+    dof = max(int(solution.num_rows) - lam.size, 1)
+    variance = variance_of(2 * float(solution.cost), dof)
     return bool(flat and (_FAR**2 * lam < variance).any())
 
 

@@ -12,7 +12,7 @@ from .._basics.checks import is_concrete
 from .._basics.precision import in_own_settings
 from .._basics.status import Status
 from .._trf.state import History
-from .covariance import covariance
+from .covariance import covariance, dense
 from .covariance import scaled as times
 from .noise import variance_of
 
@@ -147,9 +147,9 @@ class Solution(Counted):
         of solutions, and for `scaled` after a streamed fit with a robust loss.
         """
         self._single("covariance", "jax.vmap(lambda s: s.covariance())(solution)")
-        self.check_has_matrix()
+        lin = dense(self.linearisation, " and has no covariance")
         held = None if self.fixed is None else self.held
-        inverse = covariance(self.linearisation, held)
+        inverse = covariance(lin, held)
         if not scaled:
             return inverse
         if self._has_no_squares():
@@ -158,14 +158,6 @@ class Solution(Counted):
                 "noise from: scaled=False suits known sigma."
             )
         return times(inverse, self._noise_variance())
-
-    def check_has_matrix(self) -> None:
-        """Raise a `ValueError` where a fit has no J'J to make a covariance of."""
-        if self.linearisation is None:
-            raise ValueError(
-                "a matrix-free fit forms no J'J and has no covariance: solve again "
-                "from the solution with TRF(linear_solver='qr')."
-            )
 
     def _has_no_squares(self) -> bool:
         if self.squares is None or not is_concrete((self.squares, self.cost)):

@@ -41,10 +41,15 @@ class Method(eqx.Module):
         1e-3, or the largest of `xtol`, `gtol` and sqrt(`ftol`) that the user has set.
         """
         level: ArrayLike = OFFSET
-        for tol, power in ((self.xtol, 1), (self.gtol, 1), (self.ftol, 0.5)):
-            if tol is not None:
-                level = jnp.maximum(level, jnp.asarray(tol, dtype) ** power)
+        for tol, power in self.offsets:
+            level = jnp.maximum(level, jnp.asarray(tol, dtype) ** power)
         return level
+
+    @property
+    def offsets(self) -> list[tuple[ArrayLike, float | int]]:
+        """The tolerances that are set, each with its power that is an offset."""
+        powers = (self.xtol, 1), (self.gtol, 1), (self.ftol, 0.5)
+        return [(tol, power) for tol, power in powers if tol is not None]
 
     def inv_scale(self, previous: Vector, norms: Vector) -> Vector:
         """1 / s of the scales s of the parameters, by column norms at x and before.

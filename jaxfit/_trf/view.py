@@ -28,9 +28,9 @@ from .state import State
 # New starts without progress after which a fit has stalled.
 _RESTARTS = 4
 # The radius of a new start in units of the start's length. That of a first one is
-# `factor`: of 606 runs of benchmarks/starts.py 417, 440, 427 and 419 were right with 1,
-# 3, 10 and 100; from 10 on one of More, Garbow and Hillstrom's standard starts went
-# astray.
+# `factor`: of 606 runs of benchmarks/kernel/starts.py 417, 440, 427 and 419 were right
+# with 1, 3, 10 and 100; from 10 on one of More, Garbow and Hillstrom's standard starts
+# went astray.
 _LATER_FACTOR = 100
 
 

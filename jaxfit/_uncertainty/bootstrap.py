@@ -45,7 +45,7 @@ from .resampling import (
 )
 from .weighted_rows import (
     Rows,
-    dense,
+    dense_for,
     held_at,
     leverage,
     needs_rows,
@@ -192,7 +192,7 @@ def bootstrap(
         )
     needs = kind == "parametric" and noise == "estimated"
     ok = converged("bootstrap", problem, solution, needs, KNOWN)
-    dense("bootstrap", solution)
+    dense_for("bootstrap", solution)
     if isinstance(key, int | np.integer):
         key = jax.random.key(int(key))
     make, change = _replicates(problem, solution, key, solver, (kind, noise))
@@ -251,7 +251,7 @@ def _replicates(problem, solution, key, solver, how) -> tuple[_Replicates, Array
     rows = rows_at(problem, x, solver)
     fixed, dropped = held_at(problem, solution, True)
     # Where the linear model takes a shift of the residual: one evaluation less a fit.
-    w = directions(dense("bootstrap", solution), fixed | dropped).determined
+    w = directions(dense_for("bootstrap", solution), fixed | dropped).determined
     make = _Replicates(
         problem=starting_from(problem, solution.params),
         key=key,

@@ -26,7 +26,7 @@ from .crossings import Ends, Rays, Side
 from .distributions import check_levels, reach
 from .plots import plot_contour
 from .profile import LEVELS, ends_of, quiet, variance_at
-from .weighted_rows import dense, held_at
+from .weighted_rows import dense_for, held_at
 
 
 class Contour(eqx.Module):
@@ -74,7 +74,7 @@ def contour(
     """
     noise = one_of("noise", noise, CostNoise)
     ok = converged("contour", problem, solution, noise == "estimated", KNOWN)
-    dense("contour", solution)
+    dense_for("contour", solution)
     known = names_of(problem.params, names)
     which, given = indices_of(params, known), check_levels(levels)
     if len(which) != 2:
@@ -121,7 +121,7 @@ def _region(
     two = jnp.array(pair)
     fixed, active = held_at(problem, solution, True)
     held = jnp.zeros(x.size, bool).at[two].set(True)
-    w = directions(dense("contour", solution), fixed | (active & ~held)).determined
+    w = directions(dense_for("contour", solution), fixed | (active & ~held)).determined
     columns = (w.T @ (w @ jnp.eye(x.size, dtype=x.dtype)[:, two])) * variance
     block = columns[two]
     angle = jnp.arange(points) * (2 * jnp.pi / points)

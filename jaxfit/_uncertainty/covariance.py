@@ -34,7 +34,7 @@ from .._solve.solver import TRF
 from .._trf.linearisation import Gram
 from .conditions import KNOWN, converged
 from .weighted_rows import (
-    dense,
+    dense_for,
     held_at,
     leverage,
     needs_rows,
@@ -174,7 +174,7 @@ def covariance(
     else:
         noise = one_of("noise", noise or "estimated", Noise)
     ok = converged("covariance", problem, solution, noise != "known", KNOWN)
-    dense("covariance", solution)
+    dense_for("covariance", solution)
     return _covariance(problem, solution, ok, solver, kind, noise, active == "drop")
 
 

@@ -18,7 +18,7 @@ from .._solve.noise import Noise
 from .._solve.solution import Solution
 from .._solve.solver import TRF
 from .conditions import KNOWN, converged
-from .weighted_rows import dense, held_at, leverage, noise_variance, rows_at
+from .weighted_rows import dense_for, held_at, leverage, noise_variance, rows_at
 
 
 class Influence(eqx.Module):
@@ -66,7 +66,7 @@ def influence(
     """
     noise = one_of("noise", noise, Noise)
     ok = converged("influence", problem, solution, noise != "known", KNOWN)
-    dense("influence", solution)
+    dense_for("influence", solution)
     return _influence(problem, solution, ok, noise, solver)
 
 
@@ -76,7 +76,7 @@ def _influence(problem, solution, ok, noise, solver) -> Influence:
     fixed, dropped = held_at(problem, solution, True)
     held = fixed | dropped
     h = leverage(rows, held)
-    w = directions(dense("influence", solution), held).determined
+    w = directions(dense_for("influence", solution), held).determined
     variance = noise_variance(noise, solution, rows)
     # Without a datum that the fit goes through whatever it is, there is no fit.
     rest = jnp.where(h < 1 - 2 * jnp.sqrt(jnp.finfo(h.dtype).eps), 1 - h, jnp.nan)

@@ -33,7 +33,7 @@ from .conditions import KNOWN, converged
 from .crossings import Ends, Rays, Side, crossings
 from .distributions import check_levels, reach
 from .plots import plot_profile
-from .weighted_rows import dense, held_at, needs_rows, noise_variance, rows_at
+from .weighted_rows import dense_for, held_at, needs_rows, noise_variance, rows_at
 
 
 LEVELS = (0.68, 0.95)
@@ -146,7 +146,7 @@ def profile(
     """
     noise = one_of("noise", noise, CostNoise)
     ok = converged("profile", problem, solution, noise == "estimated", KNOWN)
-    dense("profile", solution)
+    dense_for("profile", solution)
     known = names_of(problem.params, names)
     which, given = indices_of(params, known), check_levels(levels)
     solver = quiet(solver)
@@ -256,7 +256,7 @@ def _towards(problem: Problem, solution: Solution, x: Vector, i, variance):
     here = jnp.arange(x.size) == i
     fixed, active = held_at(problem, solution, True)
     held = fixed | (active & ~here)
-    w, _, unit, lost = directions(dense("profile", solution), held)
+    w, _, unit, lost = directions(dense_for("profile", solution), held)
     column = w.T @ (w @ here.astype(x.dtype))
     error = jnp.sqrt(column[i] * variance)
     size = jnp.where(x[i] != 0, jnp.abs(x[i]), jnp.where(unit[i] > 0, unit[i], 1))

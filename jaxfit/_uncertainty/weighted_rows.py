@@ -17,6 +17,7 @@ from .._problem.forms import TRIANGLE
 from .._problem.objective import Objective
 from .._problem.placement import all_on_auto_axes
 from .._problem.problem import Problem
+from .._solve.covariance import dense
 from .._solve.noise import Noise, huber_squares, variance_of
 from .._solve.solution import Solution
 from .._solve.solver import TRF
@@ -117,14 +118,9 @@ def held_at(
     return fixed, solution.held & ~fixed
 
 
-def dense(what: str, solution: Solution) -> Dense:
-    """The linearisation of a solution.
+def dense_for(what: str, solution: Solution) -> Dense:
+    """The linearisation of a solution, which `jaxfit.<what>` needs.
 
     **Raises:** `ValueError` after a matrix-free fit, which has none.
     """
-    if solution.linearisation is None:
-        raise ValueError(
-            f"a matrix-free fit forms no J'J, which jaxfit.{what} needs: solve again "
-            "from the solution with TRF(linear_solver='qr')."
-        )
-    return solution.linearisation
+    return dense(solution.linearisation, f", which jaxfit.{what} needs")

@@ -5,12 +5,12 @@ way out. What is wrong with the numbers of one fit is its status instead: see
 test_status.py.
 """
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import refusals
+from refusals import put
 from scipy.optimize import OptimizeWarning
 
 from jaxfit import curve_fit_batch, from_numpy
@@ -41,21 +41,8 @@ def listed(**options):
     return fit(**{"xdata": XL, "ydata": YL, **options})
 
 
-def put(array, index, value):
-    """A copy with one entry replaced."""
-    array = np.array(array)
-    array[index] = value
-    return array
-
-
-def complaint(text):
-    """The pattern of a message that has all parts of `text`, in their order."""
-    return "(?s)" + ".*".join(re.escape(word) for word in text.split(" ... "))
-
-
 def refused(error, text, call=fit, **options):
-    with pytest.raises(error, match=complaint(text)):
-        call(**options)
+    refusals.refused(error, text, call, **options)
 
 
 def test_the_calls_that_the_others_spoil_are_fine():

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from spoilt_calls import INF, NAN, M, X, Y, fit, minimise, put, refused
+from refusals import put
+from spoilt_calls import INF, NAN, M, X, Y, fit, minimise, refused
 
 
 pytestmark = pytest.mark.usefixtures("without_type_checks")

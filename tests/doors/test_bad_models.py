@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from spoilt_calls import M, X, Y, decay, fit, minimise, put, refused, residual
+from refusals import put
+from spoilt_calls import M, X, Y, decay, fit, minimise, refused, residual
 
 from jaxfit import from_numpy
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from refusals import complaint
 
 import jaxfit
 from jaxfit import TRF, Problem, Status, curve_problem
@@ -32,11 +33,6 @@ def curve(**options):
     """A problem that is fine but for `options`."""
     good = {"model": decay, "x": T, "y": Y, "params": START}
     return curve_problem(**{**good, **options})
-
-
-def complaint(text):
-    """The pattern of a message that has all parts of `text`, in their order."""
-    return "(?s)" + ".*".join(re.escape(word) for word in text.split(" ... "))
 
 
 def test_the_problem_that_the_others_spoil_is_fine():

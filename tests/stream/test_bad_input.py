@@ -3,11 +3,10 @@
 Every message names the argument or the chunk, and all come before the first pass.
 """
 
-import re
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from refusals import refused
 from streams import START, M, T, Watched, Y, chunks, decay
 
 import jaxfit
@@ -33,12 +32,6 @@ def large(**options):
 
 def streamed(**options):
     return large(strategy="streamed", **options)
-
-
-def refused(error, text, call, **options):
-    pattern = "(?s)" + ".*".join(re.escape(word) for word in text.split(" ... "))
-    with pytest.raises(error, match=pattern):
-        call(**options)
 
 
 # --- Sources ---------------------------------------------------------------------

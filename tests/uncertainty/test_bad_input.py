@@ -4,12 +4,11 @@ Every message names the argument and a way out. Inside a trace nothing can be ra
 values: what is asked of a fit that failed is NaN there.
 """
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from refusals import complaint
 
 import jaxfit
 from jaxfit import TRF, Status
@@ -33,11 +32,6 @@ def problem(y=Y, mask=None):
     """Masked, always: whether none, some or most data count is one program."""
     mask = np.ones(M, bool) if mask is None else mask
     return jaxfit.curve_problem(decay, X, y, START, mask=mask)
-
-
-def complaint(text):
-    """The pattern of a message that has all parts of `text`, in their order."""
-    return "(?s)" + ".*".join(re.escape(word) for word in text.split(" ... "))
 
 
 @pytest.fixture(scope="module")
