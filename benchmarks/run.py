@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,17 @@ def load(name: str, folder: Path = RESULTS) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
+def on_accelerators() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Device, script and report of all that was measured on accelerators."""
+    for path in sorted(RESULTS.glob("*/*.json")):
+        kept, device = json.loads(path.read_text()), path.parent.name.replace("-", " ")
+        if path.stem == "gpu":  # which has a report for each of its sections
+            for name, result in kept["sections"].items():
+                yield device, f"accelerator/{name}.py", result
+        else:
+            yield device, f"{FOLDERS[path.stem]}/{path.stem}.py", kept
+
+
 def question(folder: str) -> str:
     """What the scripts of a folder ask: its docstring."""
     return importlib.import_module(folder).__doc__
@@ -102,10 +114,9 @@ def page(text: str, results: dict[str, dict[str, Any] | None]) -> str:
         sections.append(f"## {question(folder)}")
         sections += [as_markdown(f"{folder}/{n}.py", results[n]) for n in names]
     sections.append("## On accelerators")
-    for path in sorted(RESULTS.glob("*/*.json")):
-        section = as_markdown(f"{path.stem}.py", json.loads(path.read_text()))
+    for device, name, result in on_accelerators():
+        section = as_markdown(name, result)
         head_of, rest_of = section.split("\n", 1)
-        device = path.parent.name.replace("-", " ")
         sections.append(f"{head_of} on {device}\n{rest_of}")
     return "\n\n".join([head + BEGIN, *sections, END + tail])
 

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optimistix
 from jax import Array
 
 import jaxfit
@@ -46,6 +45,8 @@ def optimistix_fit(
     tolerance: float, count: Callable[[], Any] = lambda: None
 ) -> Callable[[Array, Array], Array]:
     """Parameters by Levenberg-Marquardt; `count` is called whenever the model is."""
+    import optimistix  # which scripts without peers do not need
+
     solver = optimistix.LevenbergMarquardt(rtol=tolerance, atol=tolerance)
 
     def residual(params, args):

@@ -80,6 +80,21 @@ def interleave(
     return Timings(times)
 
 
+def least_seconds(call: Callable[[], Any], rounds: int = 5) -> float:
+    """The least time of some calls, after one that does not count.
+
+    What it returns may be on its way still: it is waited for.
+    """
+    import jax
+
+    times = []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
 def fresh(module: str, function: str, *args: Any, **variables: str) -> Any:
     """What `module.function(*args)` returns in a new process that computes in float64.
 

@@ -3,6 +3,8 @@
 Gpufit's own case: a symmetric 2-D Gaussian with five parameters, amplitude 500, width 1
 and offset 10, its centre within 0.2 of the middle pixel, normal noise of 5. A start is
 the truth, each parameter times a number between 0.8 and 1.2.
+
+The peers are imported where they are called: scripts without them share this fit too.
 """
 
 from collections.abc import Callable
@@ -11,8 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optimistix
-import scipy.optimize
 from jax import Array
 
 import jaxfit
@@ -64,6 +64,8 @@ def batch(images: np.ndarray, starts: np.ndarray, bounded: bool = True, **more: 
 
 def scipy_loop(images: np.ndarray, starts: np.ndarray, **more: Any) -> np.ndarray:
     """The parameters by `scipy.optimize.curve_fit`, one fit after the other."""
+    import scipy.optimize
+
     fit = scipy.optimize.curve_fit
     fits = zip(images, starts, strict=True)
     return np.array([fit(numpy_model, PIXELS, y, p0=p0, **more)[0] for y, p0 in fits])
@@ -82,6 +84,8 @@ def problem(image: Array, start: Array, bounded: bool = True) -> jaxfit.Problem:
 
 def optimistix_fit(tolerance: float) -> Callable[[Array, Array], Array]:
     """The parameters of one fit by optimistix's Levenberg-Marquardt."""
+    import optimistix
+
     solver = optimistix.LevenbergMarquardt(rtol=tolerance, atol=tolerance)
 
     def residual(params, image):

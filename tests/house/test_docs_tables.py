@@ -20,7 +20,7 @@ def run(monkeypatch):
 
     yield run
     for name in {*sys.modules} - before:
-        if name.split(".")[0] in {"run", "tools", *run.SCRIPTS}:
+        if name.split(".")[0] in {"run", "tools", "accelerator", *run.SCRIPTS}:
             del sys.modules[name]
 
 
@@ -46,7 +46,7 @@ def test_every_script_is_run_and_every_result_is_of_a_script(run):
     for path in BENCHMARKS.glob("*/*.py"):
         if path.name != "__init__.py":
             found.setdefault(path.parent.name, set()).add(path.stem)
-    assert found.pop("tools")
+    assert found.pop("tools") and found.pop("accelerator")  # which gpu.py runs
     assert found == {folder: {*names} for folder, names in run.SCRIPTS.items()}
     assert len(run.FOLDERS) == sum(map(len, run.SCRIPTS.values()))  # each name once
     assert {path.name for path in BENCHMARKS.glob("*.py")} == {"run.py", "gpu.py"}
@@ -57,7 +57,8 @@ def test_the_readme_has_the_question_of_each_folder(run):
     text = (BENCHMARKS / "README.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)/` \| (.*) \|$", text, re.MULTILINE))
     del rows["tools"]  # which ask nothing
-    assert rows == {folder: run.question(folder) for folder in run.SCRIPTS}
+    folders = [*run.SCRIPTS, "accelerator"]
+    assert rows == {folder: run.question(folder) for folder in folders}
 
 
 def defined(module: str) -> set[str]:
@@ -76,7 +77,7 @@ def defined(module: str) -> set[str]:
 
 def test_what_scripts_import_and_run_of_each_other_is_there(run):
     """Many of them need packages that the tests do not have, so none is imported."""
-    folders = {"tools", *run.SCRIPTS}
+    folders = {"tools", "accelerator", *run.SCRIPTS}
     for path in [*BENCHMARKS.glob("*.py"), *BENCHMARKS.glob("*/*.py")]:
         text = path.read_text()
         for node in ast.walk(ast.parse(text)):

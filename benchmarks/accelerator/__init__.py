@@ -1,0 +1,1 @@
+"""How fast, and how right, is jaxfit on an accelerator?"""
