@@ -15,21 +15,17 @@ import jax
 import numpy as np
 
 from .._programs.capture import Capture, captured, traced_call
+from .._programs.known_by import Content
 
 
-class _Structure:
+class _Structure(Content):
     """What of a callable is no array. Equal where the captures are."""
 
     __slots__ = ("capture", "leaves", "treedef")
 
     def __init__(self, leaves: tuple, treedef: Any, capture: Capture):
+        super().__init__(capture.key, capture.opaque)
         self.leaves, self.treedef, self.capture = leaves, treedef, capture
-
-    def __eq__(self, other) -> bool:
-        return isinstance(other, _Structure) and self.capture == other.capture
-
-    def __hash__(self) -> int:
-        return hash(self.capture)
 
 
 class Function(eqx.Module):

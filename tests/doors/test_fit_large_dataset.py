@@ -11,6 +11,7 @@ from streams import SIGMA, M, T, Watched, Y, chunks
 
 import jaxfit
 from jaxfit import TRF, FitError, LargeFit, Plan, Status, fit_large_dataset
+from jaxfit._programs.kept import STORE
 
 
 WAYS = ["in_memory", "chunked", "streamed"]
@@ -46,6 +47,18 @@ def reference(**options):
     return jaxfit.curve_fit(
         decay, T, Y, **{k: named.get(k, v) for k, v in options.items()}
     )
+
+
+@pytest.mark.parametrize("strategy", WAYS)
+def test_a_second_fit_compiles_nothing(strategy):
+    def again():
+        # Written anew each time, with the same code.
+        return fit(strategy, f=lambda x, a, b, c: a * jnp.exp(-b * x) + c)
+
+    again()
+    programs = len(STORE)
+    again()
+    assert len(STORE) == programs
 
 
 @pytest.mark.parametrize("strategy", WAYS)
