@@ -41,6 +41,7 @@ _HOMES = {
     "log_density": "_posterior.density",
     "Problem": "_problem.problem",
     "curve_problem": "_problem.problem",
+    "cache_programs": "_programs.persistent",
     "clear_caches": "_programs.kept",
     "set_program_budget": "_programs.kept",
     "HostFunctionWarning": "_scipy.host",

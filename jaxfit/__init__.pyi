@@ -33,6 +33,7 @@ from ._problem.problem import Problem as Problem
 from ._problem.problem import curve_problem as curve_problem
 from ._programs.kept import clear_caches as clear_caches
 from ._programs.kept import set_program_budget as set_program_budget
+from ._programs.persistent import cache_programs as cache_programs
 from ._scipy.host import HostFunctionWarning as HostFunctionWarning
 from ._scipy.options import OptionWarning as OptionWarning
 from ._solve.hessian import hessian as hessian

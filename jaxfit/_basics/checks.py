@@ -1,6 +1,10 @@
-"""Checks of options: messages with the argument, what came, and what to do."""
+"""Checks of options: messages with the argument, what came, and what to do.
+
+And where warnings of all this point to.
+"""
 
 import difflib
+import inspect
 import math
 import operator
 from collections.abc import Iterable
@@ -183,3 +187,11 @@ def refuse_unknown(
                 f"{where} got an unexpected keyword argument `{name}`."
                 f"{did_you_mean(name, [*known, *also])} It takes {', '.join(known)}."
             )
+
+
+def outside() -> int:
+    """The `stacklevel` by which a warning points to the caller of the library."""
+    level, frame = 0, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "")[:7] == "jaxfit.":
+        level, frame = level + 1, frame.f_back
+    return level

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from .._basics.checks import outside
 from .._basics.status import Status
-from .._scipy.messages import message, outside, underflow
+from .._scipy.messages import message, optimize_warning, underflow
 from .._scipy.pcov import scale_of
 from .._scipy.prepared import Prepared
 from .._solve.covariance import masked
@@ -234,15 +235,9 @@ def _warn_of_differences(found: Differenced) -> None:
 
 def warn_of_covariance(lost: tuple[str, ...]) -> None:
     """SciPy's warning, and why: the names of parameters that are undetermined."""
-    from scipy.optimize import OptimizeWarning
-
     why = (
         f"the data do not determine {', '.join(lost)}"
         if lost
         else "there are no more data than free parameters"
     )
-    warnings.warn(
-        f"Covariance of the parameters could not be estimated: {why}",
-        category=OptimizeWarning,
-        stacklevel=outside(),
-    )
+    optimize_warning(f"Covariance of the parameters could not be estimated: {why}")

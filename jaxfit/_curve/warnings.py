@@ -5,13 +5,12 @@ Jacobian does not show, and tolerances so loose that the fit stopped by more tha
 tenth of a standard error before the minimum.
 """
 
-import warnings
 from collections.abc import Iterator
 
 import numpy as np
 
 from .._basics.status import Status
-from .._scipy.messages import outside
+from .._scipy.messages import optimize_warning
 from .._scipy.pcov import scale_of
 from .._scipy.prepared import Prepared
 from .._solve.second_opinion import Fitted
@@ -30,10 +29,8 @@ def warn_of_health(prepared: Prepared, done: Fitted, known: bool) -> None:
 
     `known` says that `sigma` is absolute.
     """
-    from scipy.optimize import OptimizeWarning
-
     for says in _findings(prepared, done, known):
-        warnings.warn(says, category=OptimizeWarning, stacklevel=outside())
+        optimize_warning(says)
 
 
 def _findings(prepared: Prepared, done: Fitted, known: bool) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Refusal of processes forked after a fit.
+"""What the first fit of a process begins, and refusal of processes forked after it.
 
 JAX computes on threads, and a fork copies the memory of a process without them. What
 the child then asks of JAX waits for threads that do not exist, for ever.
@@ -6,12 +6,14 @@ the child then asks of JAX waits for threads that do not exist, for ever.
 
 import os
 
+from .persistent import follow_environment
+
 
 _USED_IN: int | None = None
 
 
 def check_process() -> None:
-    """Note that JAX is used in this process.
+    """Note that JAX is used in this process; the first time, see to its cache.
 
     **Raises:** `RuntimeError` in a process that was forked from one that had used it.
     """
@@ -27,4 +29,5 @@ def check_process() -> None:
             "'forkserver' (of ProcessPoolExecutor: `mp_context`; of joblib: the "
             "default, 'loky'), or fork before the first fit."
         )
+    follow_environment()
     _USED_IN = process

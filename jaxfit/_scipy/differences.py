@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from .._basics.checks import outside
 from .._functions.differences import DifferenceJacobian, Scheme
 from .._functions.from_numpy import HostFunction
 from .data import real_array
-from .messages import outside
 from .options import OptionWarning
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._basics.checks import is_concrete, one_of
+from .._basics.checks import is_concrete, one_of, outside
 from .._functions.constants import forget_other_precision
 from .._functions.explain import explained, place_of, tracing_error
 from .._functions.from_numpy import HostFunction, Slot
@@ -24,7 +24,6 @@ from .._programs.capture import captured, name_of, traced_call
 from .._programs.kept import Memory
 from .._programs.known_by import Known, Same
 from .losses import ScipyLoss
-from .messages import outside
 
 
 Host = Literal["warn", "allow", "refuse"]

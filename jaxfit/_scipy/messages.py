@@ -1,10 +1,11 @@
-"""The outcome of a fit in SciPy's words, and where warnings point to."""
+"""The outcome of a fit in SciPy's words, and its warning."""
 
-import inspect
+import warnings
 from typing import Any
 
 import numpy as np
 
+from .._basics.checks import outside
 from .._basics.status import Status
 
 
@@ -27,9 +28,8 @@ def underflow(status: Status, cost: float, dtype: Any) -> str:
     )
 
 
-def outside() -> int:
-    """The `stacklevel` by which a warning points to the caller of the library."""
-    level, frame = 0, inspect.currentframe()
-    while frame is not None and frame.f_globals.get("__name__", "")[:7] == "jaxfit.":
-        level, frame = level + 1, frame.f_back
-    return level
+def optimize_warning(says: str) -> None:
+    """Warn as SciPy does; importing it takes a third of a second, hence here only."""
+    from scipy.optimize import OptimizeWarning
+
+    warnings.warn(says, category=OptimizeWarning, stacklevel=outside())

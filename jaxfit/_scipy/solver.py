@@ -17,9 +17,9 @@ from typing import Any
 import equinox as eqx
 import numpy as np
 
+from .._basics.checks import outside
 from .._functions.callables import Function
 from .._solve.solver import TRF
-from .messages import outside
 from .options import NOT_GIVEN, Options, OptionWarning
 
 

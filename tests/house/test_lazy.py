@@ -62,6 +62,12 @@ def test_importing_jaxfit_imports_none_of_its_dependencies(code):
     assert imported(code) <= {"jaxfit", "jaxfit._trf"}
 
 
+def test_a_fit_without_a_warning_imports_nothing_of_scipys_optimisers():
+    """Which takes longer than a small fit that need not be compiled."""
+    fit = "import jaxfit; jaxfit.curve_fit(lambda t, a: a * t, [1, 2, 3], [2, 4, 6.1])"
+    assert "scipy.optimize" not in imported(fit)
+
+
 def test_the_stub_says_the_same_as_the_table():
     stub = ast.parse((ROOT / "jaxfit" / "__init__.pyi").read_text())
     assert ast.get_docstring(stub) is None  # the docstring is in `__init__.py`
