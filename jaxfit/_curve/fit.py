@@ -37,7 +37,7 @@ def with_guess(prepared: Prepared) -> Prepared:
     first = beginnings(len(free), values.shape[1])
     with prepared.on_host():
         given = given_by(prepared)
-        _, best, _ = guessed(prepared.model, prepared.loss, given, values, first)
+        _, _, best, _ = guessed(prepared.model, prepared.loss, given, values, first)
     return prepared.starting(best)
 
 
@@ -54,15 +54,15 @@ def fitted(prepared: Prepared, watching: Watching | None) -> Fitted:
         done = reviewed(run, functools.partial(problem_and_solver, prepared))
     if done.outcome.counts[0] != Status.AT_A_LIMIT:
         return done
-    outcome = _without_running(done.outcome, int(done.solution.num_rows))
+    outcome = _without_running(done.outcome)
     return done._replace(outcome=outcome)
 
 
 def _at_once(prepared: Prepared, given: Given) -> Fitted:
     derivatives = prepared.derivatives()
-    return Fitted(
-        *fit(prepared.model, derivatives, prepared.solver, prepared.loss, given)
-    )
+    call = prepared.model, derivatives, prepared.solver, prepared.loss, given
+    _, solved, outcome, timing = fit(*call)
+    return Fitted(solved, outcome, timing)
 
 
 def _watched(prepared: Prepared, given: Given, watching: Watching) -> Fitted:
@@ -76,13 +76,15 @@ def _watched(prepared: Prepared, given: Given, watching: Watching) -> Fitted:
 
     solution = observed(problem, solver, watching, prepared.with_free, fun)
     outcome = jax.device_get(outcome_of(problem, solver, solution))
-    return Fitted(solution, outcome, Timing(0.0, time.perf_counter() - begin))
+    return Fitted(lambda: solution, outcome, Timing(0.0, time.perf_counter() - begin))
 
 
-def _without_running(outcome: Outcome, num_rows: int) -> Outcome:
+def _without_running(outcome: Outcome) -> Outcome:
     """With parameters whose errors are larger than they are as undetermined ones."""
     ways, size = outcome.directions, np.abs(np.asarray(outcome.params))
-    variance = variance_of(2 * float(outcome.cost), max(num_rows - size.size, 1))
+    variance = variance_of(
+        2 * float(outcome.cost), max(int(outcome.num_rows) - size.size, 1)
+    )
     errors = np.sqrt(variance * np.sum(np.asarray(ways.determined) ** 2, axis=0))
     part = errors / np.where(size > 0, size, 1)
     lost = ways.lost | (part >= min(1.0, part.max()))

@@ -40,7 +40,7 @@ def result_of(
     **Raises:** `ValueError` where the model is not finite at the start, `FitError`
     where no minimum was found.
     """
-    solution, outcome, timing, _ = done
+    outcome, timing = done.outcome, done.timing
     start = prepared.start
     data, p0 = prepared.data, start.p0
     status, nfev, njev, nit = outcome.counts.tolist()
@@ -70,7 +70,7 @@ def result_of(
     if status == Status.NONFINITE_JACOBIAN:
         says = f"{says} There {_where_not_finite_beside(prepared, popt)}"
     by_differences = Differenced(0, None)
-    if bool(solution.differenced) and status >= 0:
+    if bool(outcome.differenced) and status >= 0:
         by_differences = _found_differences(prepared, popt)
     numbers = {
         "popt": popt,
@@ -101,7 +101,7 @@ def result_of(
         "rows_last": data.rows_last,
     }
     parts = {
-        "solution": solution,
+        "done": done,
         "predictor": _predictor(prepared, popt),
         "prepared": prepared,
         "xdata": data.callers_x,
@@ -118,7 +118,7 @@ def result_of(
         warn_of_health(prepared, done, absolute_sigma)
     _warn_of_differences(by_differences)
     if full_output:
-        full = (_infodict(result, prepared.method), says, result.status)
+        full = (_infodict(result, prepared.method, done), says, result.status)
         result = CurveFitResult(numbers, full, **parts)
     return result
 
@@ -138,17 +138,17 @@ def _covariance(
     return covariance
 
 
-def _infodict(result: CurveFitResult, method: str) -> dict[str, Any]:
+def _infodict(result: CurveFitResult, method: str, done: Fitted) -> dict[str, Any]:
     """SciPy's dictionary; of the factorisation of "lm" what a covariance is made of.
 
     Without pivoting: fjac holds R' in its first n columns, and ipvt counts.
     """
     fvec = result.weighted_residuals
     info: dict[str, Any] = {"nfev": result.nfev, "fvec": fvec}
-    lin = result.solution.linearisation
+    lin = done.solved().linearisation
     if method == "lm" and lin is not None:
         triangle = lin if isinstance(lin, Triangle) else None
-        n = result.solution.num_params
+        n = len(done.outcome.params)
         if triangle is not None:
             r, z = np.asarray(triangle.root), np.asarray(triangle.z)
         else:

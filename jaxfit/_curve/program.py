@@ -66,6 +66,9 @@ class Outcome(NamedTuple):
     cost: Any
     optimality: Any
     active_mask: Any
+    grad: Any
+    num_rows: Any
+    differenced: Any
     directions: Directions
 
 
@@ -100,12 +103,12 @@ def fit(
     solver: TRF,
     loss: NamedLoss | ScipyLoss,
     given: Given,
-) -> tuple[Solution, Outcome]:
+) -> tuple[None, Solution, Outcome]:
     """The whole fit."""
     problem = problem_of(model, loss, given)
     solver = with_jacobian(solver, jacobian)
     solution = solve(problem, solver)
-    return solution, outcome_of(problem, solver, solution)
+    return None, solution, outcome_of(problem, solver, solution)
 
 
 @program
@@ -123,6 +126,9 @@ def outcome_of(problem: Problem, solver: TRF, solution: Solution) -> Outcome:
         cost=solution.cost,
         optimality=solution.optimality,
         active_mask=solution.active_mask,
+        grad=solution.grad,
+        num_rows=solution.num_rows,
+        differenced=solution.differenced,
         directions=directions(lin, None),
     )
 
@@ -134,7 +140,7 @@ def guessed(
     given: Given,
     values: Any,
     first: Any,
-) -> tuple[None, Any]:
+) -> tuple[None, None, Any]:
     """The best start among `values` that a search from `first` finds."""
     problem = problem_of(model, loss, given)
 
@@ -145,7 +151,7 @@ def guessed(
             r = jnp.where(jnp.concatenate(used), r, 0)
         return problem.loss.cost(r)
 
-    return None, search(cost, values, jnp.take_along_axis(values, first.T, 1).T)
+    return None, None, search(cost, values, jnp.take_along_axis(values, first.T, 1).T)
 
 
 @program

@@ -136,6 +136,13 @@ class CurveFitResult(Inference, tuple):
         return correlation_of(self.covariance)
 
     @functools.cached_property
+    def solution(self) -> Any:
+        """The kernel's solution over the free parameters."""
+        if "done" not in self.__dict__:
+            raise AttributeError("a result that was read back has no `solution`.")
+        return self.__dict__["done"].solution
+
+    @functools.cached_property
     def fitted(self) -> Any:
         """The model at the data, in the structure of `ydata`."""
         self._known()

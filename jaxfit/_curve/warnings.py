@@ -34,7 +34,7 @@ def warn_of_health(prepared: Prepared, done: Fitted, known: bool) -> None:
 
 
 def _findings(prepared: Prepared, done: Fitted, known: bool) -> Iterator[str]:
-    solution, outcome = done.solution, done.outcome
+    outcome = done.outcome
     if outcome.counts[0] == Status.HESSIAN:
         yield (
             "Standard errors are not to be trusted: they come from the Jacobian, which "
@@ -51,7 +51,7 @@ def _findings(prepared: Prepared, done: Fitted, known: bool) -> Iterator[str]:
         return
     free = (np.asarray(outcome.active_mask) == 0) & ~ways.lost
     inverse = ways.determined.T @ ways.determined
-    step = inverse @ np.where(free, np.asarray(solution.grad), 0)
+    step = inverse @ np.where(free, np.asarray(outcome.grad), 0)
     error = np.sqrt(np.diag(inverse) * scale_of(float(outcome.cost), dof, known))
     offset = np.where(free, np.abs(step) / np.where(error > 0, error, np.inf), 0)
     worst = int(np.argmax(offset))

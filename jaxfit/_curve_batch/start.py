@@ -132,7 +132,7 @@ def guess(model: ScipyModel, loss: NamedLoss | ScipyLoss, data: BatchData) -> Ba
         sigma = np.asarray(sigma, data.dtype)
     given = Given(x, y, sigma, mask, None, start, None, np.asarray(1, data.dtype))
     with precision(data.dtype):
-        _, best, _ = guessed(model, loss, given, values, first)
+        _, _, best, _ = guessed(model, loss, given, values, first)
     start[free] = best
     if data.start.per_fit:
         return data.starting(start)

@@ -100,7 +100,7 @@ def rescaled(fit: ResidualFit, done: Fitted) -> Fitted:
     both = {name: more[name] + int(new[i]) for i, name in enumerate(more, start=1)}
     solution = with_counts(better.solution, **both)
     outcome = better.outcome._replace(counts=np.array(solution.counts))
-    return Fitted(solution, outcome, timing, better.rows)
+    return Fitted(lambda: solution, outcome, timing, better.rows)
 
 
 def _problem(
@@ -119,8 +119,8 @@ def _problem(
 
 def _at_once(fit: ResidualFit) -> Fitted:
     call = fit.residual, fit.jacobian, fit.solver, fit.loss, fit.given
-    (solution, rows), outcome, timing = _fit(*call)
-    return Fitted(solution, outcome, timing, rows)
+    (solution, rows), _, outcome, timing = _fit(*call)
+    return Fitted(lambda: solution, outcome, timing, rows)
 
 
 @Programs
@@ -128,7 +128,8 @@ def _fit(residual, jacobian, solver, loss, given):
     problem = _problem(residual, loss, given)
     solver = with_jacobian(solver, jacobian)
     solution = solve(problem, solver)
-    return (solution, _rows(problem, solver, solution.params)), _outcome(solution)
+    kept = solution, _rows(problem, solver, solution.params)
+    return kept, None, _outcome(solution)
 
 
 def _watched(fit: ResidualFit, watching: Watching) -> Fitted:
@@ -141,7 +142,9 @@ def _watched(fit: ResidualFit, watching: Watching) -> Fitted:
     solution = observed(problem, solver, watching, np.array, fun)
     rows = jax.block_until_ready(_rows(problem, solver, solution.params))
     outcome = jax.device_get(_outcome(solution))
-    return Fitted(solution, outcome, Timing(0.0, time.perf_counter() - begin), rows)
+    return Fitted(
+        lambda: solution, outcome, Timing(0.0, time.perf_counter() - begin), rows
+    )
 
 
 @program

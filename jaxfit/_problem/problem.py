@@ -102,14 +102,14 @@ class Problem(eqx.Module):
 
     def current(self) -> "Problem":
         """The same problem, its functions known by what they hold now."""
-        residual, loss = self.residual, self.loss
+        residual, loss, current = self.residual, self.loss, Function.current
         if isinstance(residual, Curve):
-            model = residual.model.current()
+            model = current(residual.model)
             residual = residual if model is residual.model else Curve(model)
         else:
-            residual = residual.current()
+            residual = current(residual)
         if isinstance(loss.rho, Function):
-            rho = loss.rho.current()
+            rho = current(loss.rho)
             loss = loss if rho is loss.rho else Loss(rho, loss.f_scale)
         if residual is self.residual and loss is self.loss:
             return self

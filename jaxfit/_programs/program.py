@@ -105,7 +105,7 @@ class Program:
         # A part of another program is that one's, and goes when it has been traced.
         inner = _TRACE.parts
         if inner is None:
-            args = tuple([a.current() if hasattr(a, "current") else a for a in args])
+            args = tuple(map(_current, args))
         leaves, treedef = tree_flatten(args)
         try:
             shapes = [(a.shape, a.dtype) for a in leaves]
@@ -170,6 +170,15 @@ def _discarded_on_failure(key: Hashable) -> Iterator[None]:
     except BaseException:
         STORE.discard(key)
         raise
+
+
+def _current(thing: Any) -> Any:
+    """What an argument with such a method is now.
+
+    Its class is asked: equinox makes a Module of a method that is taken from a Module.
+    """
+    current = getattr(type(thing), "current", None)
+    return thing if current is None else current(thing)
 
 
 def _is_traced(leaves: list) -> bool:

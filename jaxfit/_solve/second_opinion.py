@@ -28,6 +28,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from .._basics.precision import precision
 from .._basics.status import DOUBTFUL, Status
 from .._basics.types import Matrix, Vector
 from .._problem.derivatives import calls_host, forbids_forward
@@ -76,14 +77,21 @@ def second_opinion(problem: Problem, solver: TRF, solution: Solution) -> Status:
 class Fitted(NamedTuple):
     """What the program of a door gave.
 
-    `outcome` is what of the solution came to the host, its `counts` among it; `rows`
-    are residuals and Jacobian, where they are asked for.
+    `solved()` makes the solution; `outcome` is what of it a result is made of, its
+    `counts` among it; `rows` are residuals and Jacobian, where they are asked for.
     """
 
-    solution: Solution
+    solved: Callable[[], Solution]
     outcome: Any
     timing: Timing
     rows: Any = None
+
+    @property
+    def solution(self) -> Solution:
+        """The solution in JAX's arrays, whatever its precision."""
+        solution = self.solved()
+        with precision(np.dtype(solution.cost.dtype)):
+            return jax.tree.map(jnp.asarray, solution)
 
 
 def reviewed(
@@ -97,12 +105,13 @@ def reviewed(
     if done.outcome.counts[0] not in DOUBTFUL:
         return done
     begin = time.perf_counter()
-    status = second_opinion(*again(), done.solution)
-    solution = with_counts(done.solution, status=status)
+    solution = done.solution
+    status = second_opinion(*again(), solution)
+    solution = with_counts(solution, status=status)
     outcome = done.outcome._replace(counts=np.array(solution.counts))
     spent = done.timing.run_time + time.perf_counter() - begin
     timing = done.timing._replace(run_time=spent)
-    return done._replace(solution=solution, outcome=outcome, timing=timing)
+    return done._replace(solved=lambda: solution, outcome=outcome, timing=timing)
 
 
 def with_counts(solution: Solution, **counts: int) -> Solution:
