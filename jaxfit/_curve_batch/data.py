@@ -72,11 +72,13 @@ class BatchData:
         parts = jax.tree.leaves(self.x, is_leaf=_is_part)
         return not any(part.per_fit for part in parts)
 
-    def starting(self, values: np.ndarray) -> "BatchData":
-        """The same from other starts; parameters that are held keep theirs."""
+    def starting(
+        self, values: np.ndarray, where: np.ndarray | bool = True
+    ) -> "BatchData":
+        """The same from other starts, or from some; what is held keeps its own."""
         whole = np.broadcast_to(self.start.value, (self.size, self.num_params)).copy()
-        free = list(self.free)
-        whole[:, free] = np.broadcast_to(values, whole.shape)[:, free]
+        free = np.isin(np.arange(self.num_params), self.free)
+        np.copyto(whole, values, where=free & where)
         return dataclasses.replace(self, start=Part(whole, True))
 
     def only(self, rows: np.ndarray) -> "BatchData":

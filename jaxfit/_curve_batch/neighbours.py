@@ -46,11 +46,10 @@ def from_neighbours(call: BatchCall, data: BatchData, covariance: bool) -> Numbe
         compile_time += numbers.compile_time
         run_time += numbers.run_time
         # A block that could not be fitted passes on what came to it.
-        found = numbers.popt[blocks]
-        start = np.where(np.isnan(found), data.start.value, found)
+        start = numbers.popt[blocks]
         if data.limits is not None:
             start = np.clip(start, data.limits[0].value, data.limits[1].value)
-        data = data.starting(start)
+        data = data.starting(start, ~np.isnan(start))
     numbers = _mended(call, data, call.fit(data, covariance), covariance)
     numbers.compile_time += compile_time
     numbers.run_time += run_time

@@ -217,10 +217,8 @@ def _polished(
     if numbers.interrupted:
         return numbers
     double = np.dtype(np.float64)
-    popt = np.asarray(numbers.popt, double)
-    started = np.broadcast_to(data.start.value, popt.shape)
-    begin = np.where(np.isnan(popt), started, popt)
-    more = dataclasses.replace(data, dtype=double).starting(begin)
+    came_to = numbers.popt
+    more = dataclasses.replace(data, dtype=double).starting(came_to, ~np.isnan(came_to))
     try:
         polished = call(double).fit(more, covariance)
     except KeyboardInterrupt:  # while compiling: single precision is done

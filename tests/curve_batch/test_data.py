@@ -9,6 +9,8 @@ from curve_batches import (
     SIGMA,
     STARTS,
     XS,
+    M,
+    P,
     X,
     Y,
     close,
@@ -18,6 +20,7 @@ from curve_batches import (
 )
 
 from jaxfit import curve_fit_batch
+from jaxfit._curve_batch.data import BatchData, Part
 
 
 def test_single_precision_comes_within_a_fraction_of_a_standard_error(plain):
@@ -51,6 +54,31 @@ def test_a_polish_ends_in_double_precision(plain):
         decay, X, Y, P0, dtype=np.float32, covariance=False, devices=1
     )
     assert (result.nfev > single.nfev).all()  # those of both passes
+
+
+def test_a_polish_begins_where_single_precision_ended():
+    """But for what is held, and for fits that came to nothing."""
+    data = BatchData(
+        x=Part(X, False),
+        y=Part(Y.reshape(P, M), True),
+        sigma=None,
+        mask=None,
+        start=Part(np.array(P0), False),
+        limits=None,
+        free=(0,),
+        shape=SHAPE,
+        rows_last=False,
+        omit=False,
+        dtype=np.dtype(float),
+        f_scale=1.0,
+    )
+    found = np.full((P, 2), 7, np.float32)
+    found[3, 0] = np.nan
+    start = data.starting(found, ~np.isnan(found)).start
+    assert start.per_fit and start.value.dtype == float
+    wanted = np.tile([7, P0[1]], (P, 1))
+    wanted[3] = P0
+    np.testing.assert_array_equal(start.value, wanted)
 
 
 def test_numpy_in_and_numpy_out(plain):
