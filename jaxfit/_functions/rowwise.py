@@ -13,21 +13,8 @@ from typing import Any
 
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from .._programs.primitives import CALLS
 from .row_rules import Mixed, Var, moved, outputs_of
-
-
-# Primitives that call a program on their own inputs, and where they keep it.
-_CALLS = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "remat2": "jaxpr",
-    "checkpoint": "jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-    "custom_vjp_call_jaxpr": "fun_jaxpr",
-}
 
 
 def rows_mixed_by(jaxpr: Jaxpr, is_row_data: list[bool]) -> str | None:
@@ -66,8 +53,8 @@ def _follow(jaxpr: Jaxpr, inputs: list[Var]) -> list[Var]:
 def _outputs(eqn: Any, args: list[Var]) -> list[Var]:
     """What one equation makes of its inputs: a program within, a loop, or a rule."""
     name, params = eqn.primitive.name, eqn.params
-    if name in _CALLS:
-        inner = next(params[k] for k in (_CALLS[name], *_CALLS.values()) if k in params)
+    if name in CALLS:
+        inner = next(params[k] for k in (CALLS[name], *CALLS.values()) if k in params)
         return _follow(inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner, args)
     return _scan(eqn, args) if name == "scan" else outputs_of(eqn, args)
 

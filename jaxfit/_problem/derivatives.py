@@ -10,7 +10,7 @@ few rows is made in reverse, exactly; one of many rows by differences, since m p
 with J' of a residual of length m are m^2 numbers.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 from .._basics.types import Vector
 from .._basics.varying import alike
 from .._functions.differences import difference_jacobian
+from .._programs.primitives import equations
 from .._trf.algebra import UNROLL
 from .._trf.bounds import Bounds
 from .._trf.linearisation import Columns
@@ -37,7 +38,8 @@ def mode_of(
 ) -> Mode:
     """The mode asked for or, where the traced residual forbids forward, another."""
     if wanted == "reverse" or not any(
-        name.startswith("custom_vjp_call") for name in _primitives(program.jaxpr)
+        eqn.primitive.name.startswith("custom_vjp_call")
+        for eqn in equations(program.jaxpr)
     ):
         return wanted
 
@@ -83,20 +85,3 @@ def columns(
     r, pullback = jax.vjp(fn, x)
     (j,) = jax.vmap(pullback)(alike(jnp.eye(r.size, dtype=r.dtype), r))
     return r, j.T
-
-
-def calls_host(program: Any) -> bool:
-    """Whether a traced function calls back to the host, where evaluations are dear."""
-    host = {"pure_callback", "io_callback"}
-    return not host.isdisjoint(_primitives(program.jaxpr))
-
-
-def _primitives(jaxpr: Any) -> Iterator[str]:
-    """The names of all operations of a program."""
-    for eqn in jaxpr.eqns:
-        yield eqn.primitive.name
-        for value in eqn.params.values():
-            for inner in value if isinstance(value, tuple | list) else (value,):
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    yield from _primitives(inner)

@@ -19,10 +19,11 @@ from jaxtyping import Array
 
 from .._basics.types import Vector
 from .._basics.varying import alike
+from .._programs.primitives import calls_host
 from .._trf.linearisation import Gram, Linearisation, Triangle, is_finite
 from .._trf.matrix_free import MatrixFree, Slope
-from .derivatives import calls_host
-from .per_row import cut_rows
+from .once_a_row import Weighted, products, rows_once
+from .per_row import visit
 from .repair import lengths
 
 
@@ -62,10 +63,10 @@ class Summed:
         return lin.with_noise(objective.noise)
 
     def linearise(self, objective: Any, x: Vector) -> Linearisation:
-        lin = self.summed(objective, x, None)
+        lin = _summed_once(self, objective, x)
         if objective.repairs:
             return _repaired_sums(lin, x, objective)
-        if objective.jacobian is None and not calls_host(objective.residual):
+        if objective.jacobian is None and not calls_host(objective.residual.jaxpr):
             ones = jnp.ones_like(lin.differenced)
             return eqx.tree_at(lambda lin: lin.differenced, lin, ones)
         return lin
@@ -75,38 +76,40 @@ class Summed:
             return unpack(jnp.sum(parts, axis=0))
         return Triangle.joined(jax.vmap(unpack)(lay(parts)))
 
-    def summed(self, objective: Any, x: Vector, length: Vector | None) -> Any:
-        """The sums over all rows; they are repaired where `length` is given."""
-        size, block, rows_mask = objective.size, objective.block, objective.mask
+    def summed(self, objective: Any, x: Vector, weighted: Weighted) -> Any:
+        """The sums over all rows, of what `weighted(rows, mask)` makes of some."""
 
-        def part(rows, mask):
-            weighted = objective.weighted_rows(x, rows, mask, length)
-            return self.kind.of_rows(*weighted)
+        def add(sums, rows, mask):
+            part = self.kind.of_rows(*weighted(rows, mask))
+            return part if sums is None else sums + part
 
-        def told(sums):
-            return sums.total().with_noise(objective.noise)
+        zero = self.kind.zero(x.size, objective.size, objective.block, x.dtype)
+        total = visit(objective, alike(zero, x), add).total()
+        return total.with_noise(objective.noise)
 
-        if block == size:
-            return told(part(objective.rows, rows_mask))
 
-        # If blocks do not cut the rows evenly the last one ends with the data and
-        # overlaps the one before: what it has seen already is masked, not padded.
-        @jax.checkpoint
-        def add(sums, i):
-            due = start = i * block
-            mask = None
-            if size % block:
-                start = jnp.minimum(due, size - block)
-                mask = start + jnp.arange(block) >= due
-            if rows_mask is not None:
-                own = jax.lax.dynamic_slice_in_dim(rows_mask, start, block)
-                mask = own if mask is None else mask & own
-            rows = cut_rows(objective.rows, size, start, block)
-            return sums + part(rows, mask), None
+@eqx.filter_custom_jvp
+def _summed_once(form: Summed, objective: Any, x: Vector) -> Any:
+    """The sums over all rows, each number computed once where that is on a CPU.
 
-        count = -(-size // block)
-        zero = alike(self.kind.zero(x.size, size, block, x.dtype), x)
-        return told(jax.lax.scan(add, zero, jnp.arange(count))[0])
+    It has the derivative of sums by loops that have one.
+    """
+    if form.kind is Gram and jax.default_backend() == "cpu":
+        return Gram.of_products(products(objective, x))
+    return form.summed(objective, x, rows_once(objective, x))
+
+
+@_summed_once.def_jvp
+def _(primals, tangents):
+    form, *primals = primals
+
+    def summed(objective, x):
+        def weighted(rows, mask):
+            return objective.weighted_rows(x, rows, mask)
+
+        return form.summed(objective, x, weighted)
+
+    return eqx.filter_jvp(summed, tuple(primals), tuple(tangents[1:]))
 
 
 TRIANGLE, GRAM = Summed(Triangle), Summed(Gram)
@@ -164,7 +167,11 @@ def _repaired_sums(lin: Any, x: Vector, objective: Any) -> Any:
 
     def turn(carry):
         left, x, length, old = carry
-        lin = objective.form.summed(objective, x, length)
+
+        def weighted(rows, mask):
+            return objective.weighted_rows(x, rows, mask, length)
+
+        lin = objective.form.summed(objective, x, weighted)
         lin = eqx.tree_at(lambda lin: lin.differenced, lin, old.differenced)
         length = lengths(lin.cost, lin.column_norms)
         return left - 1, jnp.where(left > 1, x, lin.grad), length, lin

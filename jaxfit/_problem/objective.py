@@ -17,10 +17,11 @@ from jaxtyping import Array, Float
 
 from .._basics.types import Scalar, Vector
 from .._functions.differences import DifferenceJacobian
+from .._programs.primitives import calls_host
 from .._trf.bounds import Bounds
 from .._trf.linearisation import Columns, Linearisation
 from .chunks import block_of
-from .derivatives import Mode, calls_host, columns, mode_of
+from .derivatives import Mode, columns, mode_of
 from .evaluation import Evaluation
 from .forms import Form
 from .loss import Loss
@@ -235,7 +236,7 @@ def _noise(x: Vector, how: Evaluation, program: Any, mode: Mode) -> float:
     jacobian = None if how.jacobian is None else how.jacobian.wrapped
     if isinstance(jacobian, DifferenceJacobian):
         eps, scheme = max(eps, jacobian.eps), jacobian.scheme
-    elif jacobian is None and calls_host(program):
+    elif jacobian is None and calls_host(program.jaxpr):
         scheme = "2-point"
     else:
         scheme = "3-point" if mode == "differences" else "cs"

@@ -31,11 +31,12 @@ from jaxtyping import Array, Float
 from .._basics.precision import precision
 from .._basics.status import DOUBTFUL, Status
 from .._basics.types import Matrix, Vector
-from .._problem.derivatives import calls_host, forbids_forward
+from .._problem.derivatives import forbids_forward
 from .._problem.placement import on_auto_axes
 from .._problem.problem import Problem
 from .._problem.sharded import Spread, objective_of
 from .._programs.fetched import Timing
+from .._programs.primitives import calls_host
 from .._programs.program import program
 from .._trf.certificate import Visible
 from .kink import is_kink
@@ -269,7 +270,7 @@ def _derivatives(
     """The gradient and the Hessian of the cost at x; NaN for a function on the host."""
     objective = objective_of(problem, x, solver, axes)
     whole = objective.share if isinstance(objective, Spread) else objective
-    if calls_host(whole.residual):
+    if calls_host(whole.residual.jaxpr):
         return jnp.full_like(x, jnp.nan), jnp.full((x.size, x.size), jnp.nan, x.dtype)
     gradient = jax.grad(lambda x: objective.cost(x))
     return gradient(x), jax.jacfwd(gradient)(x)

@@ -235,6 +235,13 @@ class Gram(eqx.Module):
             return Gram(cost, jt @ r, jt @ jt.T, jnp.zeros_like(cost))
         return Products.of_rows(cost, r, columns)
 
+    @staticmethod
+    def of_products(products: Float[Array, "n1 n1"]) -> "Gram":
+        """From [J r]'[J r], with twice the cost in the corner."""
+        cost = 0.5 * products[-1, -1]
+        grad, gram = products[-1, :-1], products[:-1, :-1]
+        return Gram(cost, grad, gram, jnp.zeros_like(cost))
+
     def total(self) -> "Gram":
         return self
 
