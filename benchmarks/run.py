@@ -39,7 +39,14 @@ SCRIPTS = {
         "batch_memory",
         "batch_algebra",
     ),
-    "large": ("memory", "large", "stream_flat", "strategies", "matrix_free"),
+    "large": (
+        "passes",
+        "memory",
+        "large",
+        "stream_flat",
+        "strategies",
+        "matrix_free",
+    ),
     "doors": ("doors", "long_process", "reusable", "agreement"),
     "errors": ("coverage", "errors", "coverage_kinds"),
 }

@@ -80,7 +80,8 @@ def in_stages(
         return fn(*args)
     closed, shapes = abstract(fn, *args)
     leaves = jax.tree.leaves(args)
-    if not _has_long(closed.jaxpr, least) or calls_host(closed.jaxpr):
+    told = closed.effects or calls_host(closed.jaxpr)  # how often it is evaluated
+    if told or not _has_long(closed.jaxpr, least):
         out = jaxpr_as_fun(closed)(*leaves)
     else:
         out = _Program(closed, leaves, least).run(count)
@@ -88,11 +89,12 @@ def in_stages(
 
 
 def _is_long(eqn: Any, least: int) -> bool:
+    name = eqn.primitive.name
+    if name not in _LONG | _LONG_COMPLEX:
+        return False
     aval = eqn.outvars[0].aval
-    names = _LONG
-    if jnp.issubdtype(aval.dtype, jnp.complexfloating):
-        names = _LONG | _LONG_COMPLEX
-    return eqn.primitive.name in names and aval.size >= least
+    dear = name in _LONG or jnp.issubdtype(aval.dtype, jnp.complexfloating)
+    return dear and aval.size >= least
 
 
 def _has_long(jaxpr: Jaxpr, least: int) -> bool:

@@ -114,7 +114,12 @@ def test_a_function_that_calls_the_host_is_left_alone():
         y = jax.pure_callback(host, jax.ShapeDtypeStruct(x.shape, x.dtype), jnp.sin(x))
         return jnp.sin(y), jnp.cos(y)
 
-    assert "while" not in outside_loops(lambda x: staged(fn, x), X)
+    def debugged(x):
+        jax.debug.callback(lambda _: None, x)
+        return jnp.sin(x)
+
+    for one in fn, debugged:
+        assert "while" not in outside_loops(lambda x, one=one: staged(one, x), X)
     jax.block_until_ready(jax.jit(lambda x: staged(fn, x))(X))
     assert len(calls) == 1
 
