@@ -8,6 +8,7 @@ keeps each of them when it is done:
     vmap_fits   decays of 100 points by `jax.vmap(jaxfit.solve)`
     one_fit     one fit of 100 to 100 million points and five parameters
     pixel_fits  Gpufit's case: spots of light on 5x5 pixels, up to 10 million
+    precision   digits of NIST StRD, of spots and of derivatives, by precision
 
 All of them take at most `S` seconds, 225 unless told otherwise: what is expected to
 take longer than what is left is left out, and named in the notes. FILE is JSON; a
@@ -30,7 +31,7 @@ from tools.report import as_text
 
 BEGUN = time.perf_counter()
 # In the order in which they are run: what takes longest last.
-SECTIONS = ("agreement", "kernels", "vmap_fits", "one_fit", "pixel_fits")
+SECTIONS = ("agreement", "kernels", "vmap_fits", "one_fit", "pixel_fits", "precision")
 SECONDS = 225.0
 
 

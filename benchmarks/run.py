@@ -1,7 +1,8 @@
-"""Run benchmarks, keep what they found, and show it in docs/benchmarks.md.
+"""Run benchmarks, keep what they found, and show it in the documentation.
 
 `python benchmarks/run.py [names...] [--quick]` runs all or some, prints and keeps;
-`python benchmarks/run.py --tables` rewrites the tables and pictures of the page.
+`python benchmarks/run.py --tables` rewrites the tables and pictures of
+docs/benchmarks.md and docs/precision.md.
 """
 
 import argparse
@@ -24,6 +25,7 @@ SCRIPTS = {
         "nist",
         "classic",
         "more_garbow_hillstrom",
+        "precision",
         "starts",
         "dose_response",
         "one_fit",
@@ -57,6 +59,7 @@ NEEDS = {
 }  # what not every environment has
 RESULTS = HERE / "results"
 PAGE = ROOT / "docs" / "benchmarks.md"
+CONTRACT = ROOT / "docs" / "precision.md"  # whose script is shown there and not above
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 
@@ -114,17 +117,38 @@ def question(folder: str) -> str:
 
 def page(text: str, results: dict[str, dict[str, Any] | None]) -> str:
     """The page with the tables of these results between its markers."""
-    head, rest = text.split(BEGIN)
-    _, tail = rest.split(END)
     sections = []
     for folder, names in SCRIPTS.items():
         sections.append(f"## {question(folder)}")
-        sections += [as_markdown(f"{folder}/{n}.py", results[n]) for n in names]
+        for name in names:
+            if name != CONTRACT.stem:
+                sections.append(as_markdown(f"{folder}/{name}.py", results[name]))
     sections.append("## On accelerators")
-    for device, name, result in on_accelerators():
-        section = as_markdown(name, result)
-        head_of, rest_of = section.split("\n", 1)
-        sections.append(f"{head_of} on {device}\n{rest_of}")
+    for device, path, result in on_accelerators():
+        if not path.endswith(f"/{CONTRACT.stem}.py"):
+            sections.append(on(device, path, result))
+    return between_markers(text, sections)
+
+
+def contract(text: str, result: dict[str, Any] | None) -> str:
+    """The page of the precisions with the tables of every device."""
+    sections = [as_markdown(f"kernel/{CONTRACT.stem}.py", result)]
+    for device, path, found in on_accelerators():
+        if path.endswith(f"/{CONTRACT.stem}.py"):
+            sections.append(on(device, path, found))
+    return between_markers(text, sections)
+
+
+def on(device: str, path: str, result: dict[str, Any]) -> str:
+    """The report as a section whose title names the device."""
+    title, rest = as_markdown(path, result).split("\n", 1)
+    return f"{title} on {device}\n{rest}"
+
+
+def between_markers(text: str, sections: list[str]) -> str:
+    """The page with these sections in the place of those that it had."""
+    head, rest = text.split(BEGIN)
+    _, tail = rest.split(END)
     return "\n\n".join([head + BEGIN, *sections, END + tail])
 
 
@@ -132,13 +156,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help=f"some of {', '.join(FOLDERS)}")
     parser.add_argument("--quick", action="store_true", help="few and small: a trial")
-    parser.add_argument("--tables", action="store_true", help="only rewrite the page")
+    parser.add_argument("--tables", action="store_true", help="only rewrite the pages")
     options = parser.parse_args()
     if unknown := set(options.names) - set(FOLDERS):
         parser.error(f"no such script: {', '.join(sorted(unknown))}")
     if options.tables:
         found = {name: load(name) for name in FOLDERS}
         PAGE.write_text(page(PAGE.read_text(), found))
+        CONTRACT.write_text(contract(CONTRACT.read_text(), found[CONTRACT.stem]))
         for name, result in found.items():
             if result is not None and "picture" in result:
                 dots(result["picture"], PAGE.parent / "images" / f"{name}.svg")

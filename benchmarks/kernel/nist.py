@@ -20,6 +20,7 @@ import lmfit
 import numpy as np
 import optimistix
 import scipy.optimize
+from tools.precisions import digits
 from tools.report import report, table, target
 
 import jaxfit
@@ -33,13 +34,6 @@ Fit = Callable[[np.ndarray], np.ndarray]
 # float64 alone changes the standard errors.
 ROUNDING = "Lanczos1"
 TIGHT = TRF(ftol=0.0, gtol=0.0, xtol=1e-15)
-
-
-def digits(value: Any, certified: np.ndarray) -> np.ndarray:
-    """Correct digits of each number, 0 to 11; 0 for NaN."""
-    with np.errstate(all="ignore"):
-        found = -np.log10(np.abs(np.asarray(value) - certified) / np.abs(certified))
-    return np.clip(np.nan_to_num(found, nan=0.0, posinf=11.0), 0.0, 11.0)
 
 
 @jax.jit

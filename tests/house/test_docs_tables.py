@@ -1,4 +1,4 @@
-"""The tables of docs/benchmarks.md are those of the committed results."""
+"""The tables of the documentation are those of the committed results."""
 
 import ast
 import re
@@ -28,6 +28,32 @@ def test_the_page_is_up_to_date(run):
     text = run.PAGE.read_text()
     results = {name: run.load(name) for name in run.FOLDERS}
     assert run.page(text, results) == text, "run: python benchmarks/run.py --tables"
+    text, result = run.CONTRACT.read_text(), results["precision"]
+    assert run.contract(text, result) == text, "run: python benchmarks/run.py --tables"
+
+
+def test_the_precisions_have_a_page_of_their_own(run, monkeypatch):
+    result = {
+        "question": "How many?",
+        "targets": [],
+        "tables": [{"title": "Digits", "columns": ["a", "b"], "rows": [["x", 7]]}],
+        "notes": [],
+        "quick": False,
+        "seconds": 1,
+        "versions": {},
+        "machine": {"cores": 1, "cpu": "C", "platform": "P", "backend": "gpu"},
+    }
+    found = [
+        ("A B", "accelerator/precision.py", result),
+        ("A B", "accelerator/one_fit.py", result),
+    ]
+    monkeypatch.setattr(run, "on_accelerators", lambda: iter(found))
+    empty = f"# P\n\n{run.BEGIN}\n\nold\n\n{run.END}\n"
+    contract = run.contract(empty, None)
+    assert "old" not in contract and "Not measured yet." in contract
+    assert "### Precision on A B" in contract and "One fit" not in contract
+    page = run.page(empty, dict.fromkeys(run.FOLDERS))
+    assert "### One fit on A B" in page and "### Precision" not in page
 
 
 def test_every_picture_is_there(run):
