@@ -15,9 +15,28 @@ import jax
 import numpy as np
 
 
-@contextlib.contextmanager
-def own_settings() -> Iterator[None]:
+def own_settings() -> contextlib.AbstractContextManager[None]:
     """What the arithmetic of a fit needs to be allowed, in this thread, for a while."""
+    return _NOTHING if _is_all_allowed() else _all_allowed()
+
+
+_NOTHING = contextlib.nullcontext()
+_GUARDS = tuple(
+    f"jax_transfer_guard{which}"
+    for which in ("", "_host_to_device", "_device_to_device", "_device_to_host")
+)
+
+
+def _is_all_allowed() -> bool:
+    """Whether it is, as mostly: to allow it again costs a tenth of a small fit."""
+    config = jax.config
+    return config.jax_numpy_rank_promotion == "allow" and all(  # type: ignore
+        [getattr(config, name) in (None, "allow") for name in _GUARDS]
+    )
+
+
+@contextlib.contextmanager
+def _all_allowed() -> Iterator[None]:
     with jax.numpy_rank_promotion("allow"), jax.transfer_guard("allow"):
         yield
 
@@ -33,15 +52,17 @@ def in_own_settings(fn: Callable) -> Callable:
     return run
 
 
-@contextlib.contextmanager
-def precision(dtype: np.dtype) -> Iterator[None]:
+def precision(dtype: np.dtype) -> contextlib.AbstractContextManager[None]:
     """Double precision for float64, for the time and the thread of the caller only."""
-    with own_settings():
-        if dtype == np.float64:
-            with jax.enable_x64(True):
-                yield
-        else:
-            yield
+    if dtype != np.float64 or jax.config.jax_enable_x64:  # type: ignore
+        return own_settings()
+    return jax.enable_x64(True) if _is_all_allowed() else _all_allowed_in_double()
+
+
+@contextlib.contextmanager
+def _all_allowed_in_double() -> Iterator[None]:
+    with _all_allowed(), jax.enable_x64(True):
+        yield
 
 
 def in_own_precision(method: Callable) -> Callable:

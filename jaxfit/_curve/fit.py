@@ -59,9 +59,14 @@ def fitted(prepared: Prepared, watching: Watching | None) -> Fitted:
 
 
 def _at_once(prepared: Prepared, given: Given) -> Fitted:
-    derivatives = prepared.derivatives()
-    call = prepared.model, derivatives, prepared.solver, prepared.loss, given
-    _, solved, outcome, timing = fit(*call)
+    call = prepared.calls.get(fit)
+    if call is None:
+        derivatives = prepared.derivatives()
+        fixed = prepared.model, derivatives, prepared.solver, prepared.loss
+        call = fit.bound(*fixed)
+        if prepared.differences is None:  # else derivatives are of this call alone
+            prepared.calls[fit] = call
+    _, solved, outcome, timing = call(given)
     return Fitted(solved, outcome, timing)
 
 

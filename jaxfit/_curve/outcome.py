@@ -56,12 +56,14 @@ def result_of(
     popt[free], fixed[free] = np.nan if hopeless else popt[free], False
     dof = prepared.dof
     covariance = _covariance(prepared, outcome, absolute_sigma)
-    lost = tuple(names[free[i]] for i in np.flatnonzero(outcome.directions.lost))
+    lost: tuple[str, ...] = ()
+    if outcome.directions.lost.any():
+        lost = tuple(names[free[i]] for i in np.flatnonzero(outcome.directions.lost))
     bad = bool(lost) or (dof <= 0 and not absolute_sigma)
     if hopeless:
         covariance = np.full_like(covariance, np.nan)
-    perr = np.sqrt(np.diag(covariance)).astype(p0.dtype)
-    covariance = covariance.astype(p0.dtype)
+    perr = np.sqrt(covariance.diagonal()).astype(p0.dtype, copy=False)
+    covariance = covariance.astype(p0.dtype, copy=False)
     pcov = np.full_like(covariance, np.inf) if bad and not hopeless else covariance
     everything = np.zeros(n, int)
     everything[free] = outcome.active_mask
@@ -131,8 +133,12 @@ def _covariance(
     # In double precision: squares of errors may be below the smallest number.
     root = np.asarray(ways.determined, float)
     scale = scale_of(float(outcome.cost), prepared.dof, absolute_sigma)
-    some = masked(root.T @ root * scale, np.asarray(ways.lost))
+    some = root.T @ root * scale
+    if ways.lost.any():
+        some = masked(some, np.asarray(ways.lost))
     n, free = prepared.start.p0.size, list(prepared.start.free)
+    if len(free) == n:
+        return some
     covariance = np.zeros((n, n))
     covariance[np.ix_(free, free)] = some
     return covariance

@@ -28,7 +28,7 @@ from .._scipy.host import hosted_loss, model_and_jacobian, table_columns
 from .._scipy.leastsq_options import CALL_ONLY, read_options
 from .._scipy.losses import read_loss
 from .._scipy.options import check_jac, check_method, unjitted
-from .._scipy.prepared import Read, prepare
+from .._scipy.prepared import Read, remember, remembered, terms_of
 from .._scipy.start import Start, read_start, with_own_estimate
 
 
@@ -88,10 +88,12 @@ def curve_fit(
     tenth of a standard error before its minimum.
     """
     call = {name: kwargs.pop(name) for name in CALL_ONLY if name in kwargs}
-    if kwargs:
-        fitter = CurveFit(f, method=method, jac=jac, **kwargs)
+    if all([isinstance(value, _PLAIN) for value in kwargs.values()]):
+        # 1 and 1.0 and True are equal, and not all the same to an option.
+        options = tuple([(k, type(value), value) for k, value in kwargs.items()])
+        fitter = by_identity(_plain_fitter, f, method, jac, options)
     else:
-        fitter = by_identity(_plain_fitter, f, method, jac)
+        fitter = CurveFit(f, method=method, jac=jac, **kwargs)
     return fitter(
         xdata,
         ydata,
@@ -106,8 +108,14 @@ def curve_fit(
     )
 
 
-def _plain_fitter(f: Callable, method: str | None, jac: Any) -> "CurveFit":
-    return CurveFit(f, method=method, jac=jac)
+_PLAIN = str | int | float | None
+
+
+def _plain_fitter(
+    f: Callable, method: str | None, jac: Any, options: tuple
+) -> "CurveFit":
+    given = {name: value for name, _, value in options}
+    return CurveFit(f, method=method, jac=jac, **given)
 
 
 class CurveFit:
@@ -184,12 +192,17 @@ class CurveFit:
         start = read_start(self.signature, p0, bounds, fixed, clip_p0, dtype)
         read = Read(data, start, self.options, self._method(start, data))
         with precision(dtype):
-            model, jac, columns = model_and_jacobian(
-                self.model, self.jac, xdata, data, start.p0, self.options.host
-            )
-            if columns is not None:
-                read = read._replace(data=read_data(columns, *reading))
-            prepared = prepare(model, jac, read, columns is not None)
+            key, terms = remembered(self.model, self.jac, xdata, read)
+            if terms is None:
+                model, jac, columns = model_and_jacobian(
+                    self.model, self.jac, xdata, data, start.p0, self.options.host
+                )
+                if columns is not None:
+                    data = read_data(columns, *reading)
+                read = read._replace(data=data)
+                terms = terms_of(model, jac, read, columns is not None)
+                remember(key, terms)
+            prepared = terms.of(data, start)
             if start.guess:
                 prepared = with_guess(prepared)
             done = fitted(prepared, self.options.watching())

@@ -261,9 +261,12 @@ def _loss(loss, f_scale, dtype) -> Loss:
         )
     else:
         rho = Function(loss, "loss")
+    known = f_scale  # a number of Python's is looked at before it is an array
     f_scale = jnp.asarray(f_scale, dtype)
     if f_scale.ndim:
         raise ValueError(f"`f_scale` must be one number, got shape {f_scale.shape}.")
-    if is_concrete(f_scale) and not (float(f_scale) > 0 and np.isfinite(f_scale)):
-        raise ValueError(f"`f_scale` must be positive and finite, got {f_scale}.")
+    if not isinstance(known, float) or known != 1:
+        here = is_concrete(f_scale)
+        if here and not (float(f_scale) > 0 and np.isfinite(f_scale)):
+            raise ValueError(f"`f_scale` must be positive and finite, got {f_scale}.")
     return Loss(rho, f_scale)

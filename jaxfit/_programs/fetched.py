@@ -1,5 +1,6 @@
 """Programs of the doors: results to the host at once, and the time each call takes."""
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .program import Program
+from .program import Bound, Program
 
 
 class Timing(NamedTuple):
@@ -95,9 +96,21 @@ class Programs:
 
     def __call__(self, *args) -> tuple[Any, Callable[[], Any], Any, Timing]:
         """What is kept, what makes what is for later, what is wanted; the timing."""
-        start = time.perf_counter()
-        call, compiled = self._program.ready(*args)
-        kept, vectors, (later, wanted) = call()
-        vectors = [np.asarray(vector) for vector in vectors]
-        timing = Timing(compiled, time.perf_counter() - start - compiled)
-        return kept, lambda: later.read(vectors), wanted.read(vectors), timing
+        return _brought(self._program.ready, *args)
+
+    def bound(self, *fixed: Any) -> Callable[[Any], tuple]:
+        """A call of these arguments and one more, which is looked at alone.
+
+        The others must not change.
+        """
+        return functools.partial(_brought, Bound(self._program, fixed).ready)
+
+
+def _brought(ready: Callable, *args: Any) -> tuple:
+    """What a program returns, on the host."""
+    start = time.perf_counter()
+    call, compiled = ready(*args)
+    kept, vectors, (later, wanted) = call()
+    vectors = [np.asarray(vector) for vector in vectors]
+    timing = Timing(compiled, time.perf_counter() - start - compiled)
+    return kept, lambda: later.read(vectors), wanted.read(vectors), timing

@@ -96,7 +96,7 @@ class Program:
             seconds = compiled.compile(key, leaves)
         return functools.partial(compiled, leaves), seconds
 
-    def _find(self, args: tuple) -> tuple[Compiled, Hashable | None, list]:
+    def _find(self, args: tuple) -> tuple[Compiled, "_Key | None", list]:
         """The program, its key among those that are kept (None: none), the leaves."""
         static: dict[int, Any] = {}
         if self._static:
@@ -107,25 +107,81 @@ class Program:
         if inner is None:
             args = tuple(map(_current, args))
         leaves, treedef = tree_flatten(args)
-        try:
-            shapes = [(a.shape, a.dtype) for a in leaves]
-        except AttributeError:  # a number of Python's
-            shapes = [(np.shape(a), getattr(a, "dtype", type(a))) for a in leaves]
         wide, traced = jax.config.read("jax_enable_x64"), _is_traced(leaves)
-        key = self, treedef, (*static.values(),), tuple(shapes), wide, traced
-
-        def new() -> Compiled:
-            return Compiled(self._fn, treedef, static, self._options)
-
+        statics = (*static.values(),)
+        key = _Key((self, treedef, statics, _shapes(leaves), wide, traced))
         if inner is None:
-            check_process()
-            found = STORE.get(key, new)
-        else:
-            found = inner[key] = inner.get(key) or new()
+            return self._kept(key, treedef, static), key, leaves
+        new = functools.partial(Compiled, self._fn, treedef, static, self._options)
+        found = inner[key] = inner.get(key) or new()
+        found.forms[0] = treedef
+        return found, None, leaves
+
+    def _kept(self, key: "_Key", treedef: Any, static: dict[int, Any]) -> Compiled:
+        """The program of a key among those that are kept."""
+        check_process()
+        new = functools.partial(Compiled, self._fn, treedef, static, self._options)
+        found = STORE.get(key, new)
         # JAX may trace again, for arrays elsewhere, and an equal function of before may
         # have changed since.
         found.forms[0] = treedef
-        return found, key if inner is None else None, leaves
+        return found
+
+
+class Bound:
+    """Calls of a program whose first arguments do not change: they are looked at once.
+
+    To be found by its arguments takes a program as long as a tenth of a small fit.
+    """
+
+    def __init__(self, program: Program, fixed: tuple):
+        self._program, self._fixed = program, fixed
+        self._leaves, _ = tree_flatten(fixed)
+        self._known: dict[Hashable, tuple[_Key, Any]] = {}
+
+    def ready(self, given: Any) -> tuple[Callable[[], Any], float]:
+        """As `Program.ready` of the fixed arguments and one more."""
+        if _TRACE.parts is not None:
+            return self._program.ready(*self._fixed, given)
+        leaves, form = tree_flatten(given)
+        kind = form, _shapes(leaves), jax.config.read("jax_enable_x64")
+        known = self._known.get(kind)
+        if known is None:
+            compiled, key, _ = self._program._find((*self._fixed, given))
+            if key is not None:
+                self._known[kind] = key, compiled.forms[0]
+        else:
+            key, treedef = known
+            compiled = self._program._kept(key, treedef, {})
+        leaves = [*self._leaves, *leaves]
+        seconds = compiled.compile(key, leaves) if compiled.is_new else 0.0
+        return functools.partial(compiled, leaves), seconds
+
+
+class _Key:
+    """What a program is known by, hashed once."""
+
+    __slots__ = ("_hash", "parts")
+
+    def __init__(self, parts: tuple):
+        self.parts, self._hash = parts, hash(parts)
+
+    def __eq__(self, other) -> bool:
+        if self is other:
+            return True
+        same = isinstance(other, _Key) and self._hash == other._hash
+        return same and self.parts == other.parts
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+def _shapes(leaves: list) -> tuple:
+    """The shapes and types of arrays and numbers."""
+    try:
+        return tuple([(a.shape, a.dtype) for a in leaves])
+    except AttributeError:  # a number of Python's
+        return tuple([(np.shape(a), getattr(a, "dtype", type(a))) for a in leaves])
 
 
 def program(

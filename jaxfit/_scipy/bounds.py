@@ -66,6 +66,9 @@ def read_bounds(
 
     A pair (lower, upper), each a number or n of them, or a `scipy.optimize.Bounds`.
     """
+    numbers = type(bounds) is tuple and all([type(side) is float for side in bounds])
+    if numbers and bounds == (-np.inf, np.inf):
+        return None
     sides = []
     for side, what in zip(pair_of(bounds), ("bounds[0]", "bounds[1]"), strict=True):
         side = real_array(side, what, dtype)

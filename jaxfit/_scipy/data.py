@@ -39,6 +39,8 @@ class Data:
     def count(self) -> int:
         """The number of data that are used."""
         if self.mask is None:
+            if self.num_rows is not None:
+                return self.num_rows
             return sum(leaf.size for leaf in jax.tree.leaves(self.y))
         return int(sum(leaf.sum() for leaf in jax.tree.leaves(self.mask)))
 
@@ -48,7 +50,7 @@ class Data:
         return (
             self.num_rows is not None
             and (self.sigma is None or np.ndim(self.sigma) < 2)
-            and any(map(self.is_rows, jax.tree.leaves(self.x)))
+            and any([self.is_rows(leaf) for leaf in jax.tree.leaves(self.x)])
         )
 
     def is_rows(self, leaf) -> bool:
@@ -64,9 +66,12 @@ class Data:
         def cut(leaf, wide):
             return wide[: self.num_rows] if self.is_rows(leaf) else leaf
 
-        wide = {k: jax.tree.map(pad, getattr(self, k)) for k in _ARRAYS}
-        own = {k: jax.tree.map(cut, getattr(self, k), wide[k]) for k in _ARRAYS}
-        return dataclasses.replace(self, **wide), dataclasses.replace(self, **own)
+        wide, own = [], []
+        for array in (self.x, self.y, self.sigma, self.mask):
+            wide.append(None if array is None else _mapped(pad, array))
+            own.append(None if array is None else _mapped(cut, array, wide[-1]))
+        rest: Any = self.rows_last, self.num_rows
+        return Data(*wide, *rest), Data(*own, *rest)
 
     @property
     def callers_x(self) -> Any:
@@ -78,7 +83,7 @@ class Data:
         """Which data count, in the structure of y."""
         if self.mask is not None:
             return self.mask
-        return jax.tree.map(lambda a: np.ones(a.shape, bool), self.y)
+        return _mapped(lambda a: np.ones(a.shape, bool), self.y)
 
     def counting(self) -> tuple[Any, Any]:
         """x and y in the caller's form, without rows that do not count.
@@ -102,8 +107,17 @@ class Data:
 _ARRAYS = ("x", "y", "sigma", "mask")
 
 
+def _mapped(fn: Any, tree: Any, *rest: Any) -> Any:
+    """`jax.tree.map`, at once where the tree is an array."""
+    if type(tree) is np.ndarray:
+        return fn(tree, *rest)
+    return jax.tree.map(fn, tree, *rest)
+
+
 def fit_dtype(ydata: Any) -> np.dtype:
     """float32 for JAX arrays that are, else float64: NumPy in, double precision out."""
+    if type(ydata) is np.ndarray:
+        return _DOUBLE
     leaves = jax.tree.leaves(ydata)
     narrow = bool(leaves) and all(
         isinstance(leaf, jax.Array)
@@ -111,7 +125,10 @@ def fit_dtype(ydata: Any) -> np.dtype:
         and leaf.dtype.kind == "f"
         for leaf in leaves
     )
-    return np.dtype(np.float32 if narrow else np.float64)
+    return np.dtype(np.float32) if narrow else _DOUBLE
+
+
+_DOUBLE = np.dtype(np.float64)
 
 
 def read_data(
@@ -129,6 +146,11 @@ def read_data(
 
     **Raises:** `ValueError` or `TypeError` naming the argument and the first bad index.
     """
+    look = check_finite or nan_policy is not None
+    if mask is None and nan_policy != "omit":
+        data = _as_they_are(xdata, ydata, sigma, look, dtype)
+        if data is not None:
+            return data
     xdata, x_counts = unmasked(xdata)
     ydata, y_counts = unmasked(gathered(ydata))
     sigma, sigma_counts = unmasked(gathered(sigma))
@@ -146,7 +168,7 @@ def read_data(
         mask = both(mask, some)
     if mask is not None and not any(leaf.any() for leaf in jax.tree.leaves(mask)):
         raise ValueError("`ydata` is masked, all of it: there are no data to fit.")
-    if check_finite or nan_policy is not None:
+    if look:
         good_y = jax.tree.map(np.isfinite, y)
         good_x = [
             (path, np.isfinite(leaf))
@@ -165,6 +187,24 @@ def read_data(
     if sigma is not None:
         sigma = check_sigma(_tree(sigma, "sigma", dtype), y, mask)
     return Data(x, y, sigma, mask, rows_last, num_rows)
+
+
+def _as_they_are(
+    x: Any, y: Any, sigma: Any, look: bool, dtype: np.dtype
+) -> Data | None:
+    """Vectors that need nothing but a `look` at their values; None for others.
+
+    Most data are such, and the reading of the others takes as long as a small fit.
+    """
+    for array in (x, y) if sigma is None else (x, y, sigma):
+        vector = type(array) is np.ndarray and array.ndim == 1
+        if not vector or array.dtype != dtype or array.size == 0:
+            return None
+    if look and not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return None
+    if sigma is not None:
+        sigma = check_sigma(sigma, y, None)
+    return Data(x, y, sigma, None, False, len(y))
 
 
 def gathered(tree: Any) -> Any:

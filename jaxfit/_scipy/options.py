@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -143,6 +144,16 @@ class Options:
                 f"`tr_solver` must be None, 'exact' or 'lsmr', got {self.tr_solver!r}."
             )
         check_max_nfev(self.max_nfev)
+
+    @functools.cached_property
+    def are_plain(self) -> bool:
+        """Whether all that makes a program are numbers and names without a warning."""
+        values = (
+            *(self.ftol, self.xtol, self.gtol, self.x_scale, self.max_nfev),
+            *(self.tr_solver, self.loss, self.f_scale),
+        )
+        plain = all(isinstance(v, str | int | float | NotGiven | None) for v in values)
+        return plain and self.diff_step is None and self.tr_options is None
 
     def watching(self) -> Watching | None:
         """Who wants to be told while the fit runs; None for nobody."""

@@ -5,25 +5,51 @@ which a result keeps to make its problem again.
 """
 
 import contextlib
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from .._functions.callables import Function
 from .._functions.from_numpy import HostFunction
 from .._programs.capture import Capture, by_identity, interned
+from .._programs.kept import Memory
+from .._programs.known_by import Same
 from .._solve.solver import TRF
 from .data import Data
 from .differences import Differences, read_differences
-from .host import called_back
+from .host import HostLoss, called_back
 from .losses import NamedLoss, ScipyLoss, read_loss
 from .model import Inputs, ScipyJacobian, ScipyModel, is_cut_off
 from .options import Options
 from .padding import bucket, is_paddable
 from .solver import curve_solver
 from .start import Start
+
+
+class Terms(NamedTuple):
+    """What equal calls have in common: all that is none of their numbers."""
+
+    model: ScipyModel
+    jacobian: ScipyJacobian | None  # the caller's
+    differences: Differences | None
+    solver: TRF
+    loss: NamedLoss | ScipyLoss
+    f_scale: Any
+    rowwise: bool
+    tabular: bool  # x are the columns of a table, by name
+    method: str
+    hosted: bool  # something runs on the host
+    calls: dict[Any, Any]  # what was found for these terms, by what finds it
+
+    def of(self, data: Data, start: Start) -> "Prepared":
+        """The fit of these data, padded to the length of their bucket if `rowwise`."""
+        if self.rowwise and data.num_rows is not None:
+            rows, data = data.padded(bucket(data.num_rows))
+        else:
+            rows = data = data.copied()
+        return Prepared(*self, start, data, rows)
 
 
 class Read(NamedTuple):
@@ -35,26 +61,27 @@ class Read(NamedTuple):
     method: str
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Prepared:
-    """What makes the problem and the solver of one curve fit.
+class Prepared(NamedTuple):
+    """What makes the problem and the solver of one curve fit: `Terms` and numbers.
 
     `data` are as they were read, `rows` those that the program takes: the same, or
     with rows of padding behind where the model is `rowwise`.
     """
 
     model: ScipyModel
-    jacobian: ScipyJacobian | None  # the caller's
+    jacobian: ScipyJacobian | None
     differences: Differences | None
     solver: TRF
     loss: NamedLoss | ScipyLoss
     f_scale: Any
+    rowwise: bool
+    tabular: bool
+    method: str
+    hosted: bool
+    calls: dict[Any, Any]
     start: Start
     data: Data
     rows: Data
-    rowwise: bool
-    tabular: bool  # x are the columns of a table, by name
-    method: str
 
     @property
     def names(self) -> list[str]:
@@ -79,6 +106,8 @@ class Prepared:
 
     def on_host(self) -> contextlib.AbstractContextManager:
         """The time of a fit, for functions that run on the host."""
+        if not self.hosted:
+            return contextlib.nullcontext()
         own = None if self.jacobian is None else self.jacobian.jac.wrapped
         functions = self.model.fn.wrapped, own
         args = self.data.callers_x, *self.start.p0
@@ -93,14 +122,13 @@ class Prepared:
     def starting(self, values: Any) -> "Prepared":
         """The same fit from other values of the free parameters."""
         start = self.start._replace(p0=self.with_free(values), guess=False)
-        return dataclasses.replace(self, start=start)
+        return self._replace(start=start)
 
 
-def prepare(f: Callable, jac: Any, read: Read, tabular: bool) -> Prepared:
+def terms_of(f: Callable, jac: Any, read: Read, tabular: bool) -> Terms:
     """A model f(x, *params) and what was read, in the kernel's terms.
 
-    `jac` is a callable, a scheme of differences or None. Data are padded to the length
-    of their bucket where the model allows it.
+    `jac` is a callable, a scheme of differences or None.
 
     **Raises:** `ValueError` or `TypeError` naming what is wrong.
     """
@@ -121,25 +149,69 @@ def prepare(f: Callable, jac: Any, read: Read, tabular: bool) -> Prepared:
             f"`xdata` has {len(data.x)} entries and `ydata` has {m}: each datum "
             "needs its own."
         )
-    rowwise = m is not None and _is_rowwise(model, jacobian, data, start)
-    if m is not None and rowwise:
-        rows, data = data.padded(bucket(m))
-    else:
-        rows = data = data.copied()
-    return Prepared(
+    loss = read_loss(options.loss, method)
+    own = None if jacobian is None else jacobian.jac.wrapped
+    functions = f, own, loss.fn.wrapped if isinstance(loss, ScipyLoss) else None
+    return Terms(
         model=model,
         jacobian=jacobian,
         differences=differences,
         solver=curve_solver(options, method, start.free, start.p0.size),
-        loss=read_loss(options.loss, method),
+        loss=loss,
         f_scale=options.f_scale,
-        start=start,
-        data=data,
-        rows=rows,
-        rowwise=rowwise,
+        rowwise=m is not None and _is_rowwise(model, jacobian, data, start),
         tabular=tabular,
         method=method,
+        hosted=any(isinstance(fn, HostFunction | HostLoss) for fn in functions),
+        calls={},
     )
+
+
+def remembered(f: Callable, jac: Any, x: Any, read: Read) -> tuple[Any, Terms | None]:
+    """What an equal call is known by (None where that is not told), and its terms.
+
+    `x` is the caller's own. Functions are known by what they hold now. A function whose
+    arrays are data of the program is not remembered: it may be given others.
+    """
+    data, start, options, method = read
+    bare = isinstance(x, np.ndarray | jax.Array | tuple | list)
+    if not options.are_plain or not bare:
+        return None, None
+    known: list[Any] = []
+    for fn in (f, jac):
+        if not callable(fn):
+            known.append(fn)
+        elif isinstance(fn, HostFunction) or jax.tree.structure(fn) != _LEAF:
+            return None, None
+        else:
+            fn, capture = interned(fn)
+            known += [Same(fn), capture]
+    leaves, form = jax.tree.flatten(data.x)
+    key = (
+        *known,
+        Same(options),
+        method,
+        start.free,
+        start.p0.size,
+        form,
+        tuple([(np.shape(a), getattr(a, "dtype", type(a))) for a in leaves]),
+        data.rows_last,
+        data.num_rows,
+        np.ndim(data.sigma) if isinstance(data.sigma, np.ndarray) else None,
+        start.p0.dtype,
+        jax.config.jax_enable_x64,  # type: ignore
+    )
+    return key, _TERMS.find(key)
+
+
+def remember(key: Any, terms: Terms) -> None:
+    """Remember the terms of a call, unless something of it runs on the host."""
+    if key is not None and not terms.hosted:
+        _TERMS.put(key, terms)
+
+
+_LEAF = jax.tree.structure(0)
+_TERMS = Memory(512)
 
 
 def _model(f: Callable, free: Any, rows_last: bool, capture: Capture) -> ScipyModel:

@@ -87,6 +87,8 @@ def read_start(
     names = signature.label(n)
     limits = read_bounds(bounds, n, names, dtype)
     p0 = feasible(limits, n, dtype) if p0 is None else p0.copy()
+    if limits is None and fixed is None:
+        return Start(names, p0, tuple(range(n)), None, guess)
     held = held_by(fixed, p0, names)
     if limits is not None and isinstance(fixed, Mapping):
         given = np.isin(names, list(fixed))

@@ -12,6 +12,7 @@ one: given which bounds are active, that makes s^2 unbiased (Meyer and Woodroofe
 Annals of Statistics 28, on the degrees of freedom of constrained fits).
 """
 
+import math
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -29,7 +30,9 @@ CostNoise = Literal["estimated", "known"]
 
 
 def variance_of(squares: Any, dof: Any) -> Any:
-    """s^2 = S / dof, NaN where dof < 1; of NumPy or of traced numbers."""
+    """s^2 = S / dof, NaN where dof < 1; of Python's, NumPy's or traced numbers."""
+    if isinstance(squares, float) and isinstance(dof, int):
+        return squares / dof if dof > 0 else math.nan
     xp = jnp if any(isinstance(a, jnp.ndarray) for a in (squares, dof)) else np
     return xp.where(dof > 0, squares / xp.where(dof > 0, dof, 1), xp.nan)
 
