@@ -28,6 +28,40 @@ class _Structure(Content):
         self.leaves, self.treedef, self.capture = leaves, treedef, capture
 
 
+def _taken_apart(
+    fn: Any, name: str, capture: Capture | None
+) -> tuple[tuple, _Structure]:
+    """The arrays of a callable, and what of it is no array."""
+    if not callable(fn):
+        raise TypeError(
+            f"`{name}` must be callable, got {type(fn).__name__}: pass a function "
+            "or an object with __call__."
+        )
+    leaves, treedef = jax.tree.flatten(fn)
+    are_data = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
+    pairs = list(zip(leaves, are_data, strict=True))
+    arrays = tuple([leaf if data else None for leaf, data in pairs])
+    rest = tuple([None if data else leaf for leaf, data in pairs])
+    return arrays, _Structure(rest, treedef, capture or captured(fn))
+
+
+def module_of(kind: Any, **fields: Any) -> Any:
+    """An equinox Module of all its fields, made without looking at them.
+
+    Its own call takes 25 us, and a problem is five of them.
+    """
+    made = object.__new__(kind)
+    for name, value in fields.items():
+        object.__setattr__(made, name, value)
+    return made
+
+
+def function_of(fn: Any, name: str) -> "Function":
+    """`Function(fn, name)`, in less time."""
+    arrays, structure = _taken_apart(fn, name, None)
+    return module_of(Function, arrays=arrays, structure=structure)
+
+
 class Function(eqx.Module):
     """A callable whose array leaves are dynamic and whose other leaves are static."""
 
@@ -35,17 +69,7 @@ class Function(eqx.Module):
     structure: _Structure = eqx.field(static=True)
 
     def __init__(self, fn: Any, name: str, capture: Capture | None = None):
-        if not callable(fn):
-            raise TypeError(
-                f"`{name}` must be callable, got {type(fn).__name__}: pass a function "
-                "or an object with __call__."
-            )
-        leaves, treedef = jax.tree.flatten(fn)
-        are_data = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
-        pairs = list(zip(leaves, are_data, strict=True))
-        self.arrays = tuple(leaf if data else None for leaf, data in pairs)
-        rest = tuple(None if data else leaf for leaf, data in pairs)
-        self.structure = _Structure(rest, treedef, capture or captured(fn))
+        self.arrays, self.structure = _taken_apart(fn, name, capture)
 
     @property
     def wrapped(self) -> Any:

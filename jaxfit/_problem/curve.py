@@ -21,7 +21,7 @@ from .._basics.checks import (
     real_tree,
     same_structure,
 )
-from .._functions.callables import Function
+from .._functions.callables import Function, module_of
 from .._functions.expected import expected
 from .._functions.floating import as_floats
 from .per_row import are_rows
@@ -138,7 +138,7 @@ def curve_data(
         sigma = _covariance_factor(sigma, y, mask) or _deviations(sigma, y, mask)
     if mask is not None:
         x, y, sigma = _fill_masked(x, y, sigma, mask)
-    return CurveData(x, y, sigma)
+    return module_of(CurveData, x=x, y=y, sigma=sigma)
 
 
 def _deviations(sigma, y, mask):

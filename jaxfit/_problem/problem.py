@@ -27,7 +27,7 @@ from .._basics.checks import (
 )
 from .._basics.masked import rows_of_x, unmasked
 from .._basics.precision import in_own_settings
-from .._functions.callables import Function
+from .._functions.callables import Function, function_of, module_of
 from .._programs.fork import check_process
 from .._trf.bounds import Bounds
 from .curve import Curve, curve_data
@@ -84,21 +84,10 @@ class Problem(eqx.Module):
     ):
         check_process()
         is_curve = isinstance(residual, Curve)
-        self.residual = residual if is_curve else Function(residual, "residual")
-        self.params = real_tree(params, "params", inexact=True)
+        self.residual = residual if is_curve else function_of(residual, "residual")
         self.args = real_tree(args, "args")
-        leaves = jax.tree.leaves(self.params)
-        if sum(leaf.size for leaf in leaves) == 0:
-            raise ValueError("`params` holds no numbers: there is nothing to fit.")
-        dtype = jnp.result_type(*leaves)
-        if dtype not in (jnp.float32, jnp.float64):
-            raise TypeError(
-                f"`params` must be float32 or float64, got {dtype}: the linear algebra "
-                "of a fit needs at least float32."
-            )
-        self.lower, self.upper = _flat_bounds(bounds, self.params, dtype)
-        self.loss = _loss(loss, f_scale, dtype)
-        self.mask = None if mask is None else jax.tree.map(boolean, mask)
+        rest = _checked(params, bounds, loss, f_scale, mask)
+        self.params, self.lower, self.upper, self.loss, self.mask = rest.values()
 
     def current(self) -> "Problem":
         """The same problem, its functions known by what they hold now."""
@@ -200,15 +189,34 @@ def curve_problem(
             mask = (
                 counts if mask is None else jax.tree.map(jnp.logical_and, mask, counts)
             )
-    return Problem(
-        Curve(Function(model, "model")),
-        params,
-        curve_data(x, y, sigma, mask),
-        bounds=bounds,
-        loss=loss,
-        f_scale=f_scale,
-        mask=mask,
+    return module_of(
+        Problem,
+        residual=module_of(Curve, model=function_of(model, "model")),
+        args=curve_data(x, y, sigma, mask),
+        **_checked(params, bounds, loss, f_scale, mask),
     )
+
+
+def _checked(params, bounds, loss, f_scale, mask) -> dict[str, Any]:
+    """What any problem has besides its residual and args, checked; by field."""
+    params = real_tree(params, "params", inexact=True)
+    leaves = jax.tree.leaves(params)
+    if sum([leaf.size for leaf in leaves]) == 0:
+        raise ValueError("`params` holds no numbers: there is nothing to fit.")
+    dtype = jnp.result_type(*leaves)
+    if dtype not in (jnp.float32, jnp.float64):
+        raise TypeError(
+            f"`params` must be float32 or float64, got {dtype}: the linear algebra "
+            "of a fit needs at least float32."
+        )
+    lower, upper = _flat_bounds(bounds, params, dtype)
+    return {
+        "params": params,
+        "lower": lower,
+        "upper": upper,
+        "loss": _loss(loss, f_scale, dtype),
+        "mask": None if mask is None else jax.tree.map(boolean, mask),
+    }
 
 
 def _flat_bounds(bounds, params, dtype):
@@ -261,12 +269,11 @@ def _loss(loss, f_scale, dtype) -> Loss:
         )
     else:
         rho = Function(loss, "loss")
-    known = f_scale  # a number of Python's is looked at before it is an array
+    is_usual = isinstance(f_scale, float) and f_scale == 1  # not read back to be seen
     f_scale = jnp.asarray(f_scale, dtype)
     if f_scale.ndim:
         raise ValueError(f"`f_scale` must be one number, got shape {f_scale.shape}.")
-    if not isinstance(known, float) or known != 1:
-        here = is_concrete(f_scale)
-        if here and not (float(f_scale) > 0 and np.isfinite(f_scale)):
-            raise ValueError(f"`f_scale` must be positive and finite, got {f_scale}.")
-    return Loss(rho, f_scale)
+    seen = not is_usual and is_concrete(f_scale)
+    if seen and not (float(f_scale) > 0 and np.isfinite(f_scale)):
+        raise ValueError(f"`f_scale` must be positive and finite, got {f_scale}.")
+    return module_of(Loss, rho=rho, f_scale=f_scale)

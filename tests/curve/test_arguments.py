@@ -1,6 +1,8 @@
 """`curve_fit`: SciPy's answers for SciPy's arguments."""
 
 import functools
+import gc
+import weakref
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +25,7 @@ from curve_fits import (
     slopes,
 )
 
-from jaxfit import curve_fit
+from jaxfit import FitError, curve_fit
 
 
 @pytest.mark.smoke
@@ -139,3 +141,34 @@ def test_full_output_is_scipys_five(plain):
     trf = curve_fit(decay, X, Y, full_output=True, method="trf", sigma=SIGMA)
     assert set(trf[2]) == {"nfev", "fvec"} and len(trf) == 5
     close(trf[2]["fvec"], (numpy_decay(X, *trf[0]) - Y) / SIGMA)
+
+
+# --- What equal calls remember ----------------------------------------------------
+
+
+def test_equal_options_of_other_types_are_told_apart():
+    """1, 1.0 and True are equal: the fitter of one must not serve the other."""
+    with pytest.raises(FitError):
+        curve_fit(decay, X, Y, [1.0] * 3, max_nfev=1)
+    with pytest.raises(ValueError, match="`max_nfev` must be None or positive integer"):
+        curve_fit(decay, X, Y, [1.0] * 3, max_nfev=True)
+
+
+def test_a_call_like_the_last_one_is_looked_at_by_value():
+    curve_fit(decay, X, Y, [1.0] * 3)
+    with pytest.raises(ValueError, match="`ydata` is nan at index 3"):
+        curve_fit(decay, X, np.where(np.arange(X.size) == 3, np.nan, Y), [1.0] * 3)
+    with pytest.raises(ValueError, match="`p0` must be finite"):
+        curve_fit(decay, X, Y, [1.0, np.nan, 1.0])
+    with pytest.raises(ValueError, match="`sigma` must be positive"):
+        curve_fit(decay, X, Y, [1.0] * 3, sigma=np.zeros(X.size))
+
+
+def test_what_is_remembered_of_a_call_keeps_no_data():
+    x, y, start = X.copy(), Y.copy(), np.array([1.0] * 3)
+    watched = [weakref.ref(a) for a in (x, y, start)]
+    for _ in range(2):
+        curve_fit(decay, x, y, start)
+    del x, y, start
+    gc.collect()
+    assert [ref() for ref in watched] == [None] * 3
