@@ -151,7 +151,7 @@ def fits(model: Model) -> dict[str, Callable[[], Any]]:
 
 
 def main(quick: bool) -> dict[str, Any]:
-    rounds = 1 if quick else 7
+    rounds = 1 if quick else 5
     targets, ns, ms = [], [], []
     for model in MODELS:
         calls = passes(model, POINTS)

@@ -20,6 +20,7 @@ from jaxtyping import Array
 from .._basics.types import Vector
 from .._basics.varying import alike
 from .._programs.primitives import calls_host
+from .._trf.algebra import UNROLL
 from .._trf.linearisation import Gram, Linearisation, Triangle, is_finite
 from .._trf.matrix_free import MatrixFree, Slope
 from .once_a_row import Weighted, products, rows_once
@@ -92,9 +93,11 @@ class Summed:
 def _summed_once(form: Summed, objective: Any, x: Vector) -> Any:
     """The sums over all rows, each number computed once where that is on a CPU.
 
-    It has the derivative of sums by loops that have one.
+    It has the derivative of sums by loops that have one. Of many parameters the columns
+    are one array already.
     """
-    if form.kind is Gram and jax.default_backend() == "cpu":
+    few = x.size <= UNROLL and jax.default_backend() == "cpu"
+    if form.kind is Gram and few:
         return Gram.of_products(products(objective, x))
     return form.summed(objective, x, rows_once(objective, x))
 
