@@ -33,9 +33,10 @@ def cache_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
 
     What a program is found by is what it computes, so a changed model is another
     program, and so is one for another release of JAX or another processor. Programs
-    that call functions on the host cannot be kept. Many processes may use one folder
-    at once: what one of them is just writing the others compile themselves, and JAX may
-    say so in a warning. The folder grows; it may be removed at any time.
+    that call functions on the host are kept by newer releases of JAX only, not by 0.10.
+    Many processes may use one folder at once: what one of them is just writing the
+    others compile themselves, and JAX may say so in a warning. The folder
+    grows; it may be removed at any time.
 
     **Arguments:** `folder`, made if it does not exist; None is `jaxfit` in the user's
     cache directory (`XDG_CACHE_HOME`, or `~/.cache`, `~/Library/Caches`,

@@ -128,8 +128,9 @@ def check_generations(folder: Path, doors: list[str]) -> None:
     for told in zip(*first, second, strict=True):
         door, asked, found, written, value = told[-1]
         assert asked > 0, door
-        # The address of a function of Python is no name for it in another process.
-        assert (found, written) == ((0, 0) if door == "host" else (asked, 0)), door
+        # JAX 0.10 knows a function of Python by its address, and keeps no such program.
+        assert found == asked or (found == 0 and door == "host"), door
+        assert written == 0, door
         for _, as_many, _, _, same in told[:-1]:
             assert (as_many, same) == (asked, value), door
     assert sum(written for _, _, _, written, _ in first[0]) > 0
