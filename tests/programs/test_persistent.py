@@ -68,7 +68,8 @@ def errors():
     noisy = y + 0.01 * np.cos(9 * t)
     result = jaxfit.curve_fit(model, t, noisy)
     half = result.propagate(lambda a, b, c: jnp.log(2) / b)
-    return [*result.profile("b", levels=0.95).intervals().ravel(), float(half.value)]
+    profile = result.profile("b", levels=0.95)
+    return [*profile.interval("b", 0.95), float(half.value)]
 
 ALL = {
     "curve_fit": lambda: jaxfit.curve_fit(model, t, y).popt,
