@@ -63,7 +63,7 @@ _HOMES = {
     "TableSource": "_stream.tables",
     "WarmUp": "_stream.warm_up",
     "Gram": "_trf.linearisation",
-    "Triangle": "_trf.linearisation",
+    "Triangle": "_trf.triangle",
     "History": "_trf.state",
     "State": "_trf.state",
     "TRF": "_solve.solver",

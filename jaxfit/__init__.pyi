@@ -53,9 +53,9 @@ from ._stream.source import Source as Source
 from ._stream.tables import TableSource as TableSource
 from ._stream.warm_up import WarmUp as WarmUp
 from ._trf.linearisation import Gram as Gram
-from ._trf.linearisation import Triangle as Triangle
 from ._trf.state import History as History
 from ._trf.state import State as State
+from ._trf.triangle import Triangle as Triangle
 from ._uncertainty.bootstrap import Bootstrap as Bootstrap
 from ._uncertainty.bootstrap import bootstrap as bootstrap
 from ._uncertainty.contour import Contour as Contour

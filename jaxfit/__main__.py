@@ -75,7 +75,7 @@ def fit_batch(count: int = 10_000, points: int = 100) -> str:
         return curve_problem(decay, x, y, jnp.ones(3), bounds=(0.0, 10.0))
 
     problems = jax.jit(jax.vmap(problem))(keys)
-    solver = TRF(linear_solver="gram", trials=1)
+    solver = TRF(linear_solver="gram")
     fit = jax.jit(jax.vmap(lambda problem: solve(problem, solver)))
     solutions, first, warm = twice(fit, problems)
     mean = np.round(np.mean(solutions.params, axis=0), 3)

@@ -16,7 +16,7 @@ from tools.measure import interleave
 from tools.pixels import ON_GPU, device
 from tools.report import report, table, target
 
-from jaxfit._batch.elimination import solve_shifted
+from jaxfit._trf.elimination import solve_shifted
 
 
 SIZES = (2, 3, 5, 8, 12, 16, 24)

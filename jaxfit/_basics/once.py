@@ -1,4 +1,4 @@
-"""A boundary that XLA does not compute across.
+"""Boundaries that XLA does not compute across: loops of one turn, or of none.
 
 On a CPU XLA makes one kernel for each result and computes what several results have in
 common anew for each, unless it is an expensive operation; and it removes
@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from .varying import alike
 
@@ -34,3 +34,23 @@ def once(fn: Callable[..., Any], count: Int[Array, "..."], *args: Any) -> Any:
         return ~go, fn(*args)
 
     return jax.lax.while_loop(lambda carry: carry[0], turn, (go, blank))[1]
+
+
+def only_where(
+    needed: Bool[Array, "..."], fn: Callable[[Array], Any], otherwise: Any
+) -> Any:
+    """`fn(one)` where `needed`, else `otherwise`; computed only if it is needed.
+
+    `one` is 1, but the compiler cannot know it: what is multiplied by it is not moved
+    out of the loop, which would compute it always. Under `vmap`, where a `cond` would
+    compute both for every lane, the loop runs if one of the lanes needs it.
+    """
+
+    def turn(carry):
+        left, one, _ = carry
+        return left & (one < 1), one + 1, fn(one)
+
+    dtype = jnp.result_type(*jax.tree.leaves(otherwise), float)
+    one = alike(jnp.ones((), dtype), needed)
+    start = needed, one, alike(otherwise, needed)
+    return jax.lax.while_loop(lambda carry: carry[0], turn, start)[2]

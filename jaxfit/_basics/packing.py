@@ -17,20 +17,27 @@ import numpy as np
 def packing(example: Any, dtype) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """`pack` and `unpack` for PyTrees of the structure of `example`."""
     leaves, treedef = jax.tree.flatten(example)
-    is_scalar = [jnp.ndim(leaf) == 0 for leaf in leaves]
+    dims = [jnp.ndim(leaf) for leaf in leaves]
+
+    def of(parts, ndim):
+        return [a.astype(dtype) for a, d in zip(parts, dims, strict=True) if d == ndim]
 
     def pack(tree):
         parts = jax.tree.leaves(tree)
-        scalars = [a for a, small in zip(parts, is_scalar, strict=True) if small]
-        rest = [a for a, small in zip(parts, is_scalar, strict=True) if not small]
-        return stack_scalars(scalars, dtype), rest
+        vectors = of(parts, 1)
+        even = len({a.size for a in vectors}) == 1
+        rest = [a for a, d in zip(parts, dims, strict=True) if d > 1]
+        return (
+            stack_scalars(of(parts, 0), dtype),
+            jnp.stack(vectors) if even else vectors,
+            rest,
+        )
 
     def unpack(packed):
-        vector, rest = packed
-        scalars, rest = list(vector), list(rest)
+        scalars, vectors, rest = (list(part) for part in packed)
         parts = [
-            (scalars if small else rest).pop(0).astype(leaf.dtype)
-            for leaf, small in zip(leaves, is_scalar, strict=True)
+            (scalars, vectors, rest)[min(ndim, 2)].pop(0).astype(leaf.dtype)
+            for leaf, ndim in zip(leaves, dims, strict=True)
         ]
         return jax.tree.unflatten(treedef, parts)
 

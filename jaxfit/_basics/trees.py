@@ -46,6 +46,11 @@ def on_some(fn: Callable[[Any], Any], tree: PyTree, which: PyTree) -> PyTree:
     return jax.tree.map(lambda a, marked: fn(a) if marked else a, tree, which)
 
 
+def where(which: Any, yes: PyTree, no: PyTree) -> PyTree:
+    """`yes` where `which` holds, along the last axes, and `no` elsewhere."""
+    return jax.tree.map(lambda a, b: jnp.where(which, a, b), yes, no)
+
+
 def as_rows(params: PyTree) -> Float[Array, "p n"]:
     """Parameters with a first axis as rows of their numbers."""
     return jax.vmap(lambda one: ravel_pytree(one)[0])(params)

@@ -10,35 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .._trf.algebra import diagonal, matvec
-from .._trf.linearisation import Columns, Products
-from .._trf.subproblem import Newton, solve_secular
-from .elimination import solve_shifted
-
-
-class LaneModel(eqx.Module):
-    """The subproblem of each lane, eliminated anew for each alpha."""
-
-    matrix: Float[Array, "n n l"]
-    grad: Float[Array, "n l"]
-    newton: Newton
-
-    @staticmethod
-    def of_matrix(b: Float[Array, "n n l"], g: Float[Array, "n l"]) -> "LaneModel":
-        p, slope, rank = solve_shifted(b, g, jnp.zeros_like(g[0]))
-        return LaneModel(b, g, Newton(p, slope, rank))
-
-    def product(self, s: Float[Array, "n l"]) -> Float[Array, "n l"]:
-        return matvec(self.matrix, s)
-
-    def step(
-        self, radius: Float[Array, " l"], alpha: Float[Array, " l"]
-    ) -> tuple[Float[Array, "n l"], Float[Array, " l"]]:
-        """The minimisers within `radius` and their alphas, from guesses of alpha."""
-
-        def solve(alpha):
-            return solve_shifted(self.matrix, self.grad, alpha)[:2]
-
-        return solve_secular(solve, self.newton, self.grad, radius, alpha)
+from .._trf.linearisation import Columns, Products, hat
+from .._trf.subproblem import Factored
 
 
 class LaneGram(eqx.Module):
@@ -93,9 +66,6 @@ class LaneGram(eqx.Module):
     def column_norms(self) -> Float[Array, "n l"]:
         return jnp.sqrt(diagonal(self.gram))
 
-    def subproblem(self, d: Array, c: Array | None) -> LaneModel:
-        """The model in hat space, as of `_linearise.Gram`."""
-        b = self.gram * d * d[:, None]
-        if c is not None:
-            b = b + jnp.where(jnp.eye(len(d), dtype=bool)[..., None], c, 0)
-        return LaneModel.of_matrix(b, d * self.grad)
+    def subproblem(self, d: Array, c: Array | None) -> Factored:
+        """The model in hat space, of elimination alone."""
+        return Factored.of_matrix(hat(self.gram, d, c), d * self.grad)

@@ -19,10 +19,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .._basics.status import Status
+from .._basics.trees import where
 from .._basics.varying import axes_of, varying
 from .._problem.problem import Problem
 from .._solve.solve import active_bounds
-from .lockstep import Fits, where
+from .._trf.trf import Fit
 from .stack import Stack
 
 
@@ -49,7 +50,7 @@ class _Lanes(eqx.Module):
 
     index: Int[Array, " l"]
     problems: Problem
-    fits: Fits
+    fits: Fit
     next: Int[Array, ""]
     useful: Int[Array, " l"]  # steps that each lane took for a fit
     results: Results
@@ -132,7 +133,7 @@ def run(
     return lane.results, jnp.mean(lane.useful / jnp.maximum(steps, 1))
 
 
-def _blank(stack: Stack, fits: Fits, covariance: Known | None) -> Results:
+def _blank(stack: Stack, fits: Fit, covariance: Known | None) -> Results:
     x = fits.state.x
     p, n = stack.size, len(x)
     width = n + 2 + (n * (n + 1) // 2 if covariance else 0)

@@ -17,7 +17,7 @@ from .._basics.machine import cores
 from .._basics.trees import as_rows, joined, take
 from .._problem.placement import all_on_auto_axes
 from .._programs.program import program
-from .._programs.slices import LANES_ON_A_THREAD, Slices, run
+from .._programs.slices import ON_A_THREAD, Slices, run
 from .._solve.solver import TRF
 from .queue import SHARE_OF_SHORT
 from .solve_batch import solve_stack
@@ -84,7 +84,7 @@ def _in_turn(make, solver, how):
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:n], found)
 
 
-_on_a_thread = program(_fits, static=(3,), compiler_options=LANES_ON_A_THREAD)
+_on_a_thread = program(_fits, static=(3,), compiler_options=ON_A_THREAD)
 
 
 def _on_threads(make, solver, how, workers):

@@ -11,15 +11,15 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
+from .._basics.trees import where
 from .._problem.objective import Objective
 from .._problem.problem import Problem
 from .._solve.covariance import covariance
 from .._solve.solver import TRF
 from .._trf.algebra import diagonal
-from .._trf.state import State, init
-from .._trf.trf import step
+from .._trf.state import State
+from .._trf.trf import Fit, start, turn
 from .lane_data import LaneData
-from .lockstep import Fits, where
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,28 +29,24 @@ class OneByOne:
     data: LaneData
     solver: TRF
 
-    def begin(self, problems: Problem) -> Fits:
+    def begin(self, problems: Problem) -> Fit:
         """Fits before their first step."""
 
         def one(problem):
             x, _ = ravel_pytree(problem.params)
             objective = Objective.of(problem, x, self.solver)
-            blank, num_rows = objective.blank(x), objective.num_rows
-            return init(self.solver, x, problem.bounds, blank, num_rows)
+            return start(self.solver, objective, x, problem.bounds)
 
-        return Fits(self._mapped(one)(problems), None, None)
+        return self._mapped(one)(problems)
 
-    def advance(self, problems: Problem, fits: Fits) -> Fits:
+    def advance(self, problems: Problem, fits: Fit) -> Fit:
         """One step of every lane that is not closed."""
 
-        def one(problem, state):
-            objective = Objective.of(problem, state.x, self.solver)
-            cost, linearise = objective.cost, objective.linearise
-            return step(self.solver, state, cost, linearise, problem.bounds)
+        def one(problem, fit):
+            objective = Objective.of(problem, fit.state.x, self.solver)
+            return turn(self.solver, objective, fit, problem.bounds)
 
-        old = fits.state
-        new = self._mapped(one, -1)(problems, old)
-        return Fits(where(old.closed, old, new), None, None)
+        return where(fits.state.closed, fits, self._mapped(one, -1)(problems, fits))
 
     def inverse(
         self, state: State, fixed: Bool[Array, "n l"] | None

@@ -12,7 +12,7 @@ from .._scipy.pcov import scale_of
 from .._scipy.prepared import Prepared
 from .._solve.covariance import masked
 from .._solve.second_opinion import Fitted
-from .._trf.linearisation import Triangle
+from .._trf.triangle import Triangle
 from .nonfinite import (
     Differenced,
     Spot,

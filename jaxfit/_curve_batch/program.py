@@ -12,7 +12,7 @@ from .._batch.solve_batch import solve_stack
 from .._batch.stack import Stack
 from .._curve.program import Given, problem_of
 from .._programs.program import program
-from .._programs.slices import LANES, LANES_ON_A_THREAD
+from .._programs.slices import ON_A_THREAD
 from .._scipy.losses import NamedLoss, ScipyLoss
 from .._scipy.model import Inputs, ScipyModel
 from .._scipy.pcov import dof_of, scale_of
@@ -115,5 +115,5 @@ def fit_slice(
     )
 
 
-on_a_thread = program(fit_slice, static=(6,), compiler_options=LANES_ON_A_THREAD)
-on_devices = program(fit_slice, static=(6,), compiler_options=LANES)
+on_a_thread = program(fit_slice, static=(6,), compiler_options=ON_A_THREAD)
+on_devices = program(fit_slice, static=(6,))

@@ -26,7 +26,8 @@ from .._solve.hessian import hessian
 from .._solve.noise import CostNoise
 from .._solve.solution import Solution
 from .._solve.solver import TRF
-from .._trf.linearisation import Gram, Triangle
+from .._trf.linearisation import Gram
+from .._trf.triangle import Triangle
 from .._uncertainty.weighted_rows import (
     Rows,
     held_at,

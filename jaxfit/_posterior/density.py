@@ -5,8 +5,8 @@
                                                         integrated out
 
 Samplers want variables without bounds: the density is that of u with x = x(u)
-(`_trf.unbounded`), so the log of |dx/du| is added. A robust loss counts as the density
-exp(-cost) that it is, up to a constant (Student's t for "cauchy", near enough).
+(`_solve.unbounded`), so the log of |dx/du| is added. A robust loss counts as the
+density exp(-cost) that it is, up to a constant (Student's t for "cauchy", near enough).
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from .._problem.problem import Problem, check_problem
 from .._problem.sharded import objective_of
 from .._solve.noise import CostNoise
 from .._solve.solver import TRF
-from .._trf.unbounded import Bijection
+from .._solve.unbounded import Bijection
 from .._uncertainty.conditions import same_params
 
 

@@ -21,8 +21,9 @@ from .._basics.types import Vector
 from .._basics.varying import alike
 from .._programs.primitives import calls_host
 from .._trf.algebra import UNROLL
-from .._trf.linearisation import Gram, Linearisation, Triangle, is_finite
+from .._trf.linearisation import Gram, Linearisation, is_finite
 from .._trf.matrix_free import MatrixFree, Slope
+from .._trf.triangle import Triangle
 from .once_a_row import Weighted, products, rows_once
 from .per_row import visit
 from .repair import lengths

@@ -23,8 +23,9 @@ from .._trf.linearisation import Columns, Linearisation
 from .chunks import block_of
 from .derivatives import Mode, columns, mode_of
 from .evaluation import Evaluation
-from .forms import Form
+from .forms import TRIANGLE, Form
 from .loss import Loss
+from .once_a_row import products
 from .per_row import cut_rows
 from .problem import Problem
 from .repair import lengths, repaired
@@ -153,6 +154,22 @@ class Objective(eqx.Module):
             length = lengths(jnp.sum(cost), jnp.sqrt(jnp.sum(known**2, axis=1)))
             jt = _repaired_rows(jt, x, r, length, self)
         return r, (jt * scale).T
+
+    @property
+    def has_products(self) -> bool:
+        """Whether the rows are first seen as `products`, a triangle's where they do."""
+        program: Any = self.residual
+        return (
+            self.form is TRIANGLE
+            and self.block == self.size
+            and self.mode == "forward"
+            and self.noise == 0
+            and not calls_host(program.jaxpr)
+        )
+
+    def products(self, x: Vector) -> Float[Array, "n1 n1"]:
+        """[J r]'[J r] of all rows, with twice the cost in the corner."""
+        return products(self, x)
 
     def linearise(self, x: Vector) -> Linearisation:
         """The linearisation at x in this objective's form."""

@@ -27,6 +27,8 @@ from .._trf.linearisation import Columns
 from .per_row import visit
 
 
+_FEW = 2048
+
 Weighted = Callable[
     [Any, Bool[Array, " b"] | None],
     tuple[Float[Array, " b"], Float[Array, " b"], Columns],
@@ -52,10 +54,19 @@ def rows_once(objective: Any, x: Vector) -> Weighted:
 def products(objective: Any, x: Vector) -> Float[Array, "n1 n1"]:
     """[J r]'[J r] of all rows of an `Objective`, with twice the cost in the corner.
 
-    On a CPU it has no derivative in reverse mode.
+    On a CPU it has no derivative in reverse mode. Of few rows it is few kernels: a call
+    of one costs as much as the sums of 100 rows.
     """
     n, block, robust = x.size, objective.block, objective.loss.rho is not None
     weighted = rows_once(objective, x)
+
+    if objective.size <= _FEW:
+        row_cost, r, columns = objective.weighted_rows(
+            x, objective.rows, objective.mask
+        )
+        matrix = jnp.stack([*columns, r])
+        squares = jnp.sum(matrix[:, None] * matrix, axis=-1)
+        return squares.at[n, n].set(2 * jnp.sum(row_cost)) if robust else squares
 
     def add(sums, rows, mask):
         cost, matrix, squares = zero if sums is None else sums

@@ -96,6 +96,15 @@ class Spread(eqx.Module):
         """The form of the linearisations."""
         return self.share.form
 
+    @property
+    def has_products(self) -> bool:
+        """False: sums over devices are linearisations."""
+        return False
+
+    def products(self, x: Vector) -> Array:
+        """**Raises:** `TypeError`: see `has_products`."""
+        raise TypeError("rows on several devices have no products.")
+
     def blank(self, x: Vector) -> Any:
         """The structure of this objective's linearisations, for a state's beginning."""
         return dataclasses.replace(self.share, size=self.size).blank(x)

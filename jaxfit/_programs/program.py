@@ -24,6 +24,12 @@ from .fork import check_process
 from .kept import STORE
 
 
+# A fit is a hundred kernels and more. XLA's older emitters compile them in half of the
+# processor time of the newer ones, and they run as fast; after JAX 0.10 they are gone.
+_OLDER = {"xla_cpu_use_fusion_emitters": False}
+_OPTIONS = _OLDER if jax.__version__.startswith("0.10.") else {}
+
+
 class Compiled:
     """A `jax.jit` of its own for one structure of arguments, given their leaves."""
 
@@ -111,16 +117,25 @@ class Program:
         statics = (*static.values(),)
         key = _Key((self, treedef, statics, _shapes(leaves), wide, traced))
         if inner is None:
-            return self._kept(key, treedef, static), key, leaves
+            return self._kept(key, treedef, static, traced), key, leaves
         new = functools.partial(Compiled, self._fn, treedef, static, self._options)
         found = inner[key] = inner.get(key) or new()
         found.forms[0] = treedef
         return found, None, leaves
 
-    def _kept(self, key: "_Key", treedef: Any, static: dict[int, Any]) -> Compiled:
-        """The program of a key among those that are kept."""
+    def _kept(
+        self, key: "_Key", treedef: Any, static: dict[int, Any], traced: bool
+    ) -> Compiled:
+        """The program of a key among those that are kept.
+
+        One that is traced is a part of the user's, which JAX gives no options.
+        """
         check_process()
-        new = functools.partial(Compiled, self._fn, treedef, static, self._options)
+        options = self._options
+        if not traced and jax.default_backend() == "cpu":
+            own = _OPTIONS | options.get("compiler_options", {})
+            options = {**options, "compiler_options": own}
+        new = functools.partial(Compiled, self._fn, treedef, static, options)
         found = STORE.get(key, new)
         # JAX may trace again, for arrays elsewhere, and an equal function of before may
         # have changed since.
@@ -152,7 +167,7 @@ class Bound:
                 self._known[kind] = key, compiled.forms[0]
         else:
             key, treedef = known
-            compiled = self._program._kept(key, treedef, {})
+            compiled = self._program._kept(key, treedef, {}, False)
         leaves = [*self._leaves, *leaves]
         seconds = compiled.compile(key, leaves) if compiled.is_new else 0.0
         return functools.partial(compiled, leaves), seconds

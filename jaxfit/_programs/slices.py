@@ -21,11 +21,6 @@ from .program import Program
 # Where threads share the cores, each runs a program of its own: XLA's parallelism
 # within one costs more than it brings at this size (a fifth fewer fits a second).
 ON_A_THREAD = {"xla_cpu_multi_thread_eigen": False}
-# A program of lanes is some hundred kernels. XLA's older emitters compile it in 0.6 of
-# the CPU time of the newer ones, and it runs as fast; after JAX 0.10 they are gone.
-_OLDER_KERNELS = {"xla_cpu_use_fusion_emitters": False}
-LANES = _OLDER_KERNELS if jax.__version__.startswith("0.10.") else {}
-LANES_ON_A_THREAD = {**ON_A_THREAD, **LANES}
 
 
 class Slices(NamedTuple):

@@ -49,9 +49,7 @@ def minimise(
     objective: Objective | Spread, bounds: Bounds | None, x: Vector, solver: TRF
 ) -> State:
     """The final state of the fit; `state.x` has the derivative described above."""
-    blank, num_rows = objective.blank(x), objective.num_rows
-    passes = objective.cost, objective.linearise
-    return trf.minimise(solver, *passes, x, bounds, blank, num_rows)
+    return trf.minimise(solver, objective, x, bounds)
 
 
 @minimise.def_jvp

@@ -270,7 +270,8 @@ def _derivatives(
     """The gradient and the Hessian of the cost at x; NaN for a function on the host."""
     objective = objective_of(problem, x, solver, axes)
     whole = objective.share if isinstance(objective, Spread) else objective
-    if calls_host(whole.residual.jaxpr):
+    program: Any = whole.residual
+    if calls_host(program.jaxpr):
         return jnp.full_like(x, jnp.nan), jnp.full((x.size, x.size), jnp.nan, x.dtype)
     gradient = jax.grad(lambda x: objective.cost(x))
     return gradient(x), jax.jacfwd(gradient)(x)

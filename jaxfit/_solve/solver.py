@@ -45,12 +45,14 @@ class TRF(Method, Evaluation):
         what SciPy calls gtol, in units of cost per parameter. None never does.
     - `max_steps`: outer steps after which to give up.
     - `max_nfev`: evaluations of the residual after which to give up; None never does.
-    - `trials`: radii tried on one linearisation before the next one.
+    - `trials`: radii tried on one linearisation before the next one, with more than
+        eight parameters or without a matrix. With fewer each trial is linearised.
     - `x_scale`: "jac" scales each parameter by its largest column norm so far, or since
         the fit began anew; an array (of n numbers, or one) gives their characteristic
         sizes.
-    - `linear_solver`: "qr" (triangular, no squaring of the condition number), "gram"
-        (J'J by Cholesky, the cheapest), "matrix_free" (never forms J), or "auto".
+    - `linear_solver`: "qr" (triangular; products where these are as good, reflections
+        where the condition number would be squared), "gram" (J'J alone, the cheapest),
+        "matrix_free" (never forms J), or "auto".
     - `jacobian`: "forward", "reverse", or a function with the arguments of the residual
         (or of the model) that returns what `jax.jacobian` of it would.
     - `chunk_size`: rows of data visited at a time. "auto" cuts data that do not fit the

@@ -1,6 +1,6 @@
-"""A fit that the host can watch: the same outer step, one call of it at a time.
+"""A fit that the host can watch: the same turn of the loop, one call of it at a time.
 
-`watch` calls `trf.step` from a Python loop where `solve` calls it from a `while_loop`,
+`watch` calls `trf.turn` from a Python loop where `solve` calls it from a `while_loop`,
 so both walk the same path. Between steps the host may print, draw or stop; that costs
 one dispatch a step, and nothing when nobody watches.
 """
@@ -18,8 +18,8 @@ from .._problem.placement import on_auto_axes
 from .._problem.problem import Problem
 from .._problem.sharded import objective_of
 from .._programs.program import program
-from .._trf.state import State, init
-from .._trf.trf import step
+from .._trf.state import State
+from .._trf.trf import Fit, is_by_radii, start, turn
 from .noise import squares_of
 from .solution import Solution
 from .solve import solution_of
@@ -37,16 +37,23 @@ def watch(
     `Status.STOPPED` where `on_step` returns True.
     """
     problem, solver = problem.current(), solver.current()
-    state = _init(problem, solver)
-    while not state.closed:
-        before, state = state.x, _step(problem, solver, state)
-        running = state.status == Status.RUNNING
-        if state.closed or (running and np.array_equal(before, state.x)):
+    fit = _start(problem, solver)
+    while not (old := fit.state).closed:
+        fit = _turn(problem, solver, fit)
+        new = fit.state
+        if np.array_equal(old.x, new.x):
             continue
-        if on_step(state) and running:
-            stopped = jnp.asarray(Status.STOPPED, state.status.dtype)
-            state = dataclasses.replace(state, status=stopped)
-    return _close(problem, solver, state)
+        counts = {"num_steps": old.num_steps, "njev": old.njev}
+        seen = dataclasses.replace(
+            new, lin=old.lin, optimality=old.optimality, **counts
+        )
+        if on_step(seen) and new.status == Status.RUNNING:
+            stopped = jnp.asarray(Status.STOPPED, old.status.dtype)
+            # By radii the linearisation is that before the step: one more turn is due.
+            closed = jnp.asarray(not is_by_radii(fit))
+            state = dataclasses.replace(new, status=stopped, closed=closed, **counts)
+            fit = dataclasses.replace(fit, state=state)
+    return _close(problem, solver, fit.state)
 
 
 # What runs on a mesh must see an array that is on it, used or not.
@@ -55,20 +62,16 @@ _on_a_mesh = program(keep_unused=True)
 
 @_on_a_mesh
 @on_auto_axes
-def _init(problem: Problem, solver: TRF, axes: tuple[str, ...] | None) -> State:
-    start, _ = ravel_pytree(problem.params)
-    objective = objective_of(problem, start, solver, axes)
-    blank, num_rows = objective.blank(start), objective.num_rows
-    return init(solver, start, problem.bounds, blank, num_rows)
+def _start(problem: Problem, solver: TRF, axes: tuple[str, ...] | None) -> Fit:
+    x, _ = ravel_pytree(problem.params)
+    return start(solver, objective_of(problem, x, solver, axes), x, problem.bounds)
 
 
 @program
 @on_auto_axes
-def _step(
-    problem: Problem, solver: TRF, state: State, axes: tuple[str, ...] | None
-) -> State:
-    objective = objective_of(problem, state.x, solver, axes)
-    return step(solver, state, objective.cost, objective.linearise, problem.bounds)
+def _turn(problem: Problem, solver: TRF, fit: Fit, axes: tuple[str, ...] | None) -> Fit:
+    objective = objective_of(problem, fit.state.x, solver, axes)
+    return turn(solver, objective, fit, problem.bounds)
 
 
 @_on_a_mesh

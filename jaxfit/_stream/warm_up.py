@@ -34,7 +34,7 @@ from .._problem.problem import Problem
 from .._programs.program import program
 from .._solve.solve import solve
 from .._solve.solver import TRF
-from .._trf.unbounded import Bijection
+from .._solve.unbounded import Bijection
 from .blocks import Reading
 from .passes import with_data
 

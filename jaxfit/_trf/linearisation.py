@@ -13,7 +13,6 @@ Statistics of data add: `a + b` is the linearisation of the union of two sets of
 matrix is B = diag(d) J'J diag(d) + diag(c) and whose gradient is d g.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,8 +22,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .._basics.types import Flag, Matrix, Scalar, Vector
-from .algebra import UNROLL, diagonal, matvec, total, triangle, vecmat
-from .subproblem import Cholesky, Spectral, Subproblem
+from .algebra import (
+    UNROLL,
+    diagonal,
+    matvec,
+    total,
+)
+from .subproblem import Factored, Spectral, Subproblem
 
 
 # The columns of J, one array for each parameter: a tuple, or the rows of J'.
@@ -80,121 +84,19 @@ class Dense(Linearisation, Protocol):
         ...
 
 
+def hat(gram: Matrix, d: Vector, c: Vector | None) -> Matrix:
+    """diag(d) J'J diag(d) + diag(c)."""
+    b = gram * d * d[:, None]
+    if c is None:
+        return b
+    eye = jnp.eye(len(d), dtype=bool).reshape(len(d), len(d), *(1,) * (d.ndim - 1))
+    return b + jnp.where(eye, c, 0)
+
+
 def is_finite(lin: "Linearisation") -> Flag:
     """Whether cost, gradient and column norms are all finite numbers."""
     sizes = total(jnp.abs(lin.grad)) + total(lin.column_norms)
     return jnp.isfinite(lin.cost + sizes)
-
-
-class Triangle(eqx.Module):
-    """The triangle of [J r]: `root` is R of J = Q R and `z` is Q'r.
-
-    `differenced` is positive where some of the derivatives are differences. A singular
-    value counts as zero that is `cut` of the largest, or what errors of the columns of
-    `noise` times their lengths make of its direction.
-    """
-
-    cost: Scalar
-    root: Matrix
-    z: Vector
-    differenced: Scalar
-    cut: float = eqx.field(static=True)
-    noise: float = eqx.field(static=True, default=0.0)
-
-    @staticmethod
-    def blank(n: int, m: int, dtype) -> "Triangle":
-        """NaN everywhere: nothing has been seen yet."""
-        nan = jnp.full((n, n), jnp.nan, dtype)
-        return Triangle(nan[0, 0], nan, nan[0], nan[0, 0], _cut(n, m, dtype))
-
-    @staticmethod
-    def zero(n: int, m: int, block: int, dtype) -> "Triangle":
-        """The linearisation of no rows at all, out of m to come."""
-        none = jnp.zeros((n, n), dtype)
-        return Triangle(none[0, 0], none, none[0], none[0, 0], _cut(n, m, dtype))
-
-    @staticmethod
-    def of_rows(
-        cost: Float[Array, "b ..."], r: Float[Array, "b ..."], columns: Columns
-    ) -> "Triangle":
-        """Of b rows, with the cost of each."""
-        cut = _cut(len(columns), r.size, r.dtype)
-        cost = jnp.sum(cost)
-        columns = jnp.stack([*columns, r])
-        return Triangle._of_columns(cost, columns, jnp.zeros_like(cost), cut)
-
-    def total(self) -> "Triangle":
-        return self
-
-    def with_noise(self, noise: float) -> "Triangle":
-        """The same, told how exact its columns are."""
-        return dataclasses.replace(self, noise=noise) if noise else self
-
-    @classmethod
-    def _of_columns(cls, cost, columns, differenced, cut) -> "Triangle":
-        r = triangle(columns)
-        return cls(cost, r[:-1, :-1], r[:-1, -1], differenced, cut)
-
-    def __add__(self, other: "Triangle") -> "Triangle":
-        def rows(lin):
-            # Q'r has one more component, of norm^2 2 cost - |z|^2: it affects neither
-            # the gradient nor the step, and the cost is carried apart.
-            return jnp.concatenate([lin.root.T, lin.z[None]])
-
-        columns = jnp.concatenate([rows(self), rows(other)], axis=1)
-        cut = max(self.cut, other.cut)
-        differenced = self.differenced + other.differenced
-        return self._of_columns(self.cost + other.cost, columns, differenced, cut)
-
-    @staticmethod
-    def joined(parts: "Triangle") -> "Triangle":
-        """The linearisation of all rows, from those of parts along a first axis."""
-        rows = jnp.concatenate([parts.root, parts.z[..., None]], axis=-1)
-        columns = rows.reshape(-1, rows.shape[-1]).T
-        cost, differenced = jnp.sum(parts.cost), jnp.sum(parts.differenced)
-        whole = Triangle._of_columns(cost, columns, differenced, parts.cut)
-        return dataclasses.replace(whole, noise=parts.noise)
-
-    @property
-    def grad(self) -> Vector:
-        return vecmat(self.z, self.root)
-
-    @property
-    def gram(self) -> Matrix:
-        return self.root.T @ self.root
-
-    def summary(self) -> "Triangle":
-        return self
-
-    def without(self, columns: Bool[Array, "n ..."]) -> "Triangle":
-        return dataclasses.replace(self, root=jnp.where(columns, 0, self.root))
-
-    @property
-    def column_norms(self) -> Vector:
-        return jnp.sqrt(jnp.sum(self.root**2, axis=0))
-
-    def product(self, s: Vector) -> Vector:
-        return vecmat(matvec(self.root, s), self.root)
-
-    def subproblem(self, d: Vector, c: Vector | None) -> Spectral:
-        return self.spectral(d, c)
-
-    def spectral(self, d: Vector, c: Vector | None) -> Spectral:
-        root = scaled = self.root * d
-        if c is not None:
-            root = jnp.concatenate([root, jnp.diag(jnp.sqrt(c))])
-        u, s, vt = jnp.linalg.svd(root, full_matrices=False)
-        least = self.cut * s[0]
-        if self.noise:
-            sizes = jnp.sum(scaled**2, axis=0)
-            errors = self.noise * jnp.sqrt(jnp.sum(vt**2 * sizes, axis=1))
-            least = jnp.maximum(least, errors)
-        s = jnp.where(s > least, s, 0)
-        return Spectral(vt, s * s, s * vecmat(self.z, u[: self.z.size]))
-
-
-def _cut(n: int, m: int, dtype) -> float:
-    return max(n, m) * float(jnp.finfo(dtype).eps)
 
 
 class Gram(eqx.Module):
@@ -267,15 +169,14 @@ class Gram(eqx.Module):
     def product(self, s: Vector) -> Vector:
         return matvec(self.gram, s)
 
-    def subproblem(self, d: Vector, c: Vector | None) -> Cholesky:
-        return Cholesky.of_matrix(self._hat(d, c), d * self.grad)
+    def subproblem(self, d: Vector, c: Vector | None) -> Factored:
+        b, g = hat(self.gram, d, c), d * self.grad
+        return Factored.of_matrix(
+            b, g, True, lambda one: Spectral.of_matrix(b * one, g)
+        )
 
     def spectral(self, d: Vector, c: Vector | None) -> Spectral:
-        return Spectral.of_matrix(self._hat(d, c), d * self.grad)
-
-    def _hat(self, d, c):
-        b = self.gram * d * d[:, None]
-        return b if c is None else b + jnp.diag(c)
+        return Spectral.of_matrix(hat(self.gram, d, c), d * self.grad)
 
 
 class Products(eqx.Module):

@@ -25,13 +25,11 @@ class History(eqx.Module):
     def empty(steps: int, dtype) -> "History":
         return History(*(jnp.full(steps, jnp.nan, dtype) for _ in range(4)))
 
-    def record(self, state: "State") -> "History":
-        """With this step's entry; a closing pass, which is no step, goes nowhere."""
-        idle = state.closed | state.fresh
-        i = jnp.where(idle, self.cost.size, state.num_steps - 1)
-        now = (state.cost, state.step_norm, state.radius, state.optimality)
+    def record(self, which: Count, state: "State", optimality: Scalar) -> "History":
+        """With the entry of step `which`; one that is out of range goes nowhere."""
+        now = (state.cost, state.step_norm, state.radius, optimality)
         leaves = (self.cost, self.step_norm, self.radius, self.optimality)
-        return History(*(a.at[i].set(v) for a, v in zip(leaves, now, strict=True)))
+        return History(*(a.at[which].set(v) for a, v in zip(leaves, now, strict=True)))
 
 
 class State(eqx.Module):
@@ -120,3 +118,11 @@ def init(
         num_rows=jnp.broadcast_to(num_rows, lanes),
         history=History.empty(method.max_steps, x.dtype) if method.history else None,
     )
+
+
+def recorded(history: History | None, old: State, new: State) -> History | None:
+    """With the step from `old` to `new`; a first look at the start is none."""
+    if history is None:
+        return None
+    which = jnp.where(old.fresh, history.cost.size, old.num_steps - 1)
+    return history.record(which, new, old.optimality)

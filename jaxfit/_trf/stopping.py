@@ -59,7 +59,10 @@ def settle(method: Method, state: State, start: Vector) -> State:
     but a solution without a certificate has to be looked at once more.
     """
     if state.history is not None:
-        history = state.history.record(state)
+        # A closing pass, which is no step, goes nowhere.
+        idle, end = state.closed | state.fresh, state.history.cost.size
+        which = jnp.where(idle, end, state.num_steps - 1)
+        history = state.history.record(which, state, state.optimality)
         state = dataclasses.replace(state, history=history)
     state = finish(method, state)
     known = state.certified | (state.status <= 0)

@@ -6,11 +6,10 @@ Newton iteration of More (1978), "The Levenberg-Marquardt algorithm: implementat
 theory", section 5. B is factored once for an outer step and p is asked for many radii.
 
 `Spectral` knows B = V diag(lam) V' on k columns (the triangular form: k = n, from an
-SVD; the matrix-free form: k = 2). `Cholesky` knows B itself and factors B + alpha I for
-each alpha: less work for large n, and plain arithmetic for lanes of small fits.
+SVD; the matrix-free form: k = 2). `Factored` knows B itself and factors B + alpha I for
+each alpha: less work for large n, and plain arithmetic for small fits and their lanes.
 """
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -19,10 +18,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._basics.once import only_where
 from .._basics.packing import stack_scalars
 from .._basics.types import Count, Flag, Matrix, Scalar, Vector
-from .._basics.varying import axes_of
-from .algebra import cholesky, dot, matvec, norm, solve_lower, solve_upper, vecmat
+from .algebra import (
+    UNROLL,
+    cholesky,
+    dot,
+    matvec,
+    norm,
+    solve_lower,
+    solve_upper,
+    vecmat,
+)
+from .elimination import solve_shifted
 
 
 # The step needs no more than its length right to 1%: the radius itself is a heuristic.
@@ -146,10 +155,10 @@ class Spectral(eqx.Module):
 
     @property
     def newton(self) -> Newton:
-        inner = self._newton()
-        return inner._replace(p=vecmat(inner.p, self.rows))
+        return self.own._replace(p=vecmat(self.own.p, self.rows))
 
-    def _newton(self) -> Newton:
+    @property
+    def own(self) -> Newton:
         """The same on the span of V."""
         p, slope = self._shifted(jnp.zeros_like(self.eigvals[0]))
         return Newton(p, slope, jnp.sum(self.eigvals > 0, dtype=jnp.int32))
@@ -163,8 +172,7 @@ class Spectral(eqx.Module):
 
     def step(self, radius: Scalar, alpha: Scalar) -> tuple[Vector, Scalar]:
         """The subproblem's solution in n-space and its alpha."""
-        newton = self._newton()
-        p, alpha = solve_secular(self._shifted, newton, self.grad, radius, alpha)
+        p, alpha = solve_secular(self._shifted, self.own, self.grad, radius, alpha)
         return vecmat(p, self.rows), alpha
 
 
@@ -179,73 +187,80 @@ class Subspace(eqx.Module):
         return self.spectral.step(radius, alpha)
 
 
-class Cholesky(eqx.Module):
-    """B itself; where it is not positive definite, its spectrum takes over.
+class Factored(eqx.Module):
+    """B itself, factored anew for each alpha; its spectrum, where that loses digits.
 
-    The spectrum is computed by a `while_loop` that runs at most once: under `vmap` a
-    `cond` would compute it for every lane at every step, the loop only when a lane
-    needs it.
+    Then `basis` is V', `matrix` diag(lam) and `grad` V'g, on which elimination is exact
+    and leaves null directions out. Otherwise `basis` is I; None where a spectrum is
+    never asked for.
     """
 
     matrix: Matrix
     grad: Vector
-    definite: Flag
-    fallback: Spectral
-    newton: Newton
+    basis: Matrix | None
+    own: Newton  # the Newton step in these coordinates
 
     @staticmethod
-    def of_matrix(b: Matrix, g: Vector) -> "Cholesky":
-        lower, definite = cholesky(b)
-        p, slope = _solved(lower, g)
-        # The loop replaces what it carries, B by V' and g by V'g: were B a constant of
-        # the loop, XLA would move the eigenvalues out of it and always compute them.
-        fallback, _ = jax.lax.while_loop(
-            lambda carry: carry[1],
-            lambda carry: (
-                Spectral.of_matrix(carry[0].rows, carry[0].grad),
-                jnp.zeros_like(carry[1]),
-            ),
-            (Spectral(b, jnp.zeros_like(g), g), ~definite),
-        )
-        other = fallback.newton
-        newton = Newton(
-            jnp.where(definite, p, other.p),
-            slope,
-            jnp.where(definite, len(g), other.rank),
-        )
-        return Cholesky(b, g, definite, fallback, newton)
+    def of_matrix(
+        b: Matrix,
+        g: Vector,
+        sound: Flag | bool = True,
+        spectrum: Callable[[Array], Spectral] | None = None,
+    ) -> "Factored":
+        """From B and g; `spectrum(one)` is asked where elimination is not `sound`.
+
+        `one` is 1, to multiply by (see `only_where`).
+        """
+        plain = Factored(b, g, None, _newton(b, g))
+        if spectrum is None:
+            return plain
+
+        def turned(one):
+            other = spectrum(one)
+            return other.rows, jnp.diag(other.eigvals), other.grad, other.own
+
+        sound &= plain.own.rank == len(g)
+        eye = jnp.eye(len(g), dtype=b.dtype)
+        basis, b, g, own = only_where(~sound, turned, (eye, b, g, plain.own))
+        return Factored(b, g, basis, own)
+
+    @property
+    def newton(self) -> Newton:
+        return self.own._replace(p=self._back(self.own.p))
 
     def product(self, s: Vector) -> Vector:
-        return matvec(self.matrix, s)
+        if self.basis is None:
+            return matvec(self.matrix, s)
+        return self._back(matvec(self.matrix, matvec(self.basis, s)))
 
     def step(self, radius: Scalar, alpha: Scalar) -> tuple[Vector, Scalar]:
         """The subproblem's solution and its alpha."""
 
-        def by_factor():
-            return self._step(radius, alpha)
-
-        def by_spectrum():
-            return self.fallback.step(radius, alpha)
-
-        if axes_of(self.grad):
-            # JAX fails to batch a loop in a branch inside `shard_map`; batched, both
-            # branches run anyway.
-            both = by_factor(), by_spectrum()
-            return jax.tree.map(functools.partial(jnp.where, self.definite), *both)
-        return jax.lax.cond(self.definite, by_factor, by_spectrum)
-
-    def _step(self, radius, alpha):
-        eye = jnp.eye(self.grad.size, dtype=self.grad.dtype)
-
         def solve(alpha):
-            lower, _ = cholesky(self.matrix + alpha * eye)
-            return _solved(lower, self.grad)
+            return _shifted(self.matrix, self.grad, alpha)[:2]
 
-        return solve_secular(solve, self.newton, self.grad, radius, alpha)
+        p, alpha = solve_secular(solve, self.own, self.grad, radius, alpha)
+        return self._back(p), alpha
+
+    def _back(self, p: Vector) -> Vector:
+        return p if self.basis is None else vecmat(p, self.basis)
 
 
-def _solved(lower: Matrix, g: Vector) -> tuple[Vector, Scalar]:
-    """p = -(L L')^-1 g and its slope by a shift of the diagonal, -|L^-1 p|^2."""
+def _newton(b: Matrix, g: Vector) -> Newton:
+    return Newton(*_shifted(b, g, jnp.zeros_like(g[0])))
+
+
+def _shifted(b: Matrix, g: Vector, alpha: Scalar) -> tuple[Vector, Scalar, Count]:
+    """p = -(B + alpha I)^-1 g, p'dp/dalpha and the rank, by elimination or a library.
+
+    A single large matrix has to be positive definite, or diagonal and g 0 where it is.
+    """
+    if len(g) <= UNROLL or g.ndim > 1:
+        return solve_shifted(b, g, alpha)
+    eye = jnp.eye(len(g), dtype=g.dtype)
+    null = jnp.diagonal(b) + alpha == 0
+    lower, definite = cholesky(b + jnp.where(null, 1, alpha) * eye)
     p = -solve_upper(lower, solve_lower(lower, g))
     q = solve_lower(lower, p)
-    return p, -dot(q, q)
+    rank = len(g) - jnp.sum(null, dtype=jnp.int32)
+    return p, -dot(q, q), jnp.where(definite, rank, 0)

@@ -72,7 +72,9 @@ def look(
     # A parameter whose column is rounding waits until the others have ended.
     waiting = visible.faint & (state.restarts == 0)
     d, c, vg, reach, touching = scale, None, g, 1, False
+    fallen = visible.fallen
     if bounds is not None:
+        fallen &= ~bounds.fixed
         v, dv, d, c = bounds.hat(x, g, scale, length)
         vg = jnp.where(bounds.fixed, 0, v * g)
         reach = jnp.where(dv != 0, jnp.minimum(1, v / length), 1)
@@ -93,7 +95,7 @@ def look(
         held = c > (d * norms) ** 2
         count = rank - jnp.sum(held, axis=0, dtype=jnp.int32)
         known = jnp.maximum(state.rank, count)
-    left = ~every(~visible.fallen) | ((known == len(x)) & (rank < known))
+    left = ~every(~fallen) | ((known == len(x)) & (rank < known))
     left &= r_norm > visible.rounding
     shown = certified(
         jnp.where(touching, 0, model.grad_h),  # which cannot be any nearer
@@ -186,7 +188,6 @@ def decide(method: Method, state: State, lin: Linearisation, view: View) -> Stat
         cost=cost,
         optimality=view.optimality,
         radius=jnp.where(again, 0, radius),
-        step_norm=jnp.zeros_like(cost),
         num_steps=state.num_steps + going.astype(jnp.int32),
         nfev=state.nfev + first.astype(jnp.int32),
         njev=state.njev + 1,

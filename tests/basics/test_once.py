@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfit._basics.once import once
+from jaxfit._basics.once import once, only_where
 
 
 def several(x):
@@ -44,3 +44,26 @@ def test_what_results_share_is_compiled_once():
     assert text.count("subtract(") <= plain.count("subtract(")
     # One loop, which the compiler has not seen through.
     assert text.count(" while(") == 1 and plain.count(" while(") == 0
+
+
+def test_what_is_not_needed_is_not_computed():
+    """Alone and in lanes of which none needs it; and `one` is 1."""
+    calls = []
+
+    def told(x):
+        calls.append(1)
+        return np.asarray(2 * x)
+
+    def expensive(one, x):
+        like = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return jax.pure_callback(told, like, x * one, vmap_method="sequential")
+
+    def fn(needed, x):
+        return only_where(needed, lambda one: expensive(one, x), x)
+
+    x = jnp.arange(3.0)
+    assert jax.jit(fn)(False, x).tolist() == [0, 1, 2] and not calls
+    assert jax.jit(fn)(True, x).tolist() == [0, 2, 4] and len(calls) == 1
+    lanes = jax.jit(jax.vmap(fn))
+    assert lanes(jnp.zeros(3, bool), x).tolist() == [0, 1, 2] and len(calls) == 1
+    assert lanes(jnp.array([True, False, False]), x + 1).tolist() == [2, 2, 3]

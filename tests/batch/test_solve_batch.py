@@ -31,7 +31,7 @@ from jaxfit._batch.lane_data import LaneData
 from jaxfit._batch.stack import Stack
 
 
-GRAM = TRF(max_steps=60, linear_solver="gram", trials=1, **TOLERANCES)
+GRAM = TRF(max_steps=60, linear_solver="gram", **TOLERANCES)
 
 
 @functools.cache
@@ -111,7 +111,7 @@ def test_residuals_that_see_one_another_and_parameters_in_a_pytree():
 
     problems = jax.vmap(one)(data())
     modes = {"jacobian": "reverse", "max_steps": 60, **TOLERANCES}
-    kernel = TRF(linear_solver="gram", trials=1, **modes)
+    kernel = TRF(linear_solver="gram", **modes)
     batch, _ = same_as_vmap(problems, TRF(**modes), kernel)
     assert jax.tree.map(jnp.shape, batch.params) == {
         "decay": {"amp": (P,), "rate": (P,)},
@@ -122,7 +122,7 @@ def test_residuals_that_see_one_another_and_parameters_in_a_pytree():
 
 
 def test_a_jacobian_by_hand_with_scales_and_a_limit_of_evaluations():
-    kernel = own(6, linear_solver="gram", trials=1)
+    kernel = own(6, linear_solver="gram")
     batch, _ = same_as_vmap(plain(), own(6), kernel)
     outcomes = batch.outcomes
     assert outcomes[Status.MAX_STEPS] > 0
@@ -133,7 +133,7 @@ def test_a_jacobian_by_hand_with_scales_and_a_limit_of_evaluations():
 def test_one_evaluation_is_one_evaluation():
     """A fit that may evaluate once ends where it started, as of `solve`."""
     batch = solve_batch(plain(), own(1), lanes=LANES)
-    alike(batch, vmapped()(plain(), own(1, linear_solver="gram", trials=1)))
+    alike(batch, vmapped()(plain(), own(1, linear_solver="gram")))
     np.testing.assert_array_equal(batch.nfev, 1)
 
 
@@ -141,7 +141,7 @@ def test_a_fit_that_ends_unmoved_counts_no_further_jacobian():
     """With few evaluations some fits end at a trial that was rejected."""
     for limit in (2, 3, 4, 5):
         batch = solve_batch(plain(), own(limit), lanes=LANES)
-        kernel = own(limit, linear_solver="gram", trials=1)
+        kernel = own(limit, linear_solver="gram")
         np.testing.assert_array_equal(batch.njev, vmapped()(plain(), kernel).njev)
 
 

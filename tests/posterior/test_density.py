@@ -10,8 +10,8 @@ import pytest
 import scipy.stats
 
 import jaxfit
+from jaxfit._solve.unbounded import Bijection
 from jaxfit._trf.bounds import Bounds
-from jaxfit._trf.unbounded import Bijection
 
 
 SAMPLE = "needs the extra jaxfit-kernel[sample]"

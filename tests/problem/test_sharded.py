@@ -91,13 +91,13 @@ def collectives(program):
 
 # --- What travels ----------------------------------------------------------------
 
-# A cost; a cost, gradient and J'J, and whether derivatives are differences.
-GRAM = [("all-reduce", 1), ("all-reduce", 14)]
-QR = [("all-gather", 8 * 14), ("all-reduce", 1)]
-# A cost, the sums of a loop that runs where derivatives are not finite, and one product
-# of all columns, with which the cost of a robust fit travels.
-AUTO = [("all-reduce", 1), ("all-reduce", 10), ("all-reduce", 16)]
-ROBUST = [*AUTO[:2], ("all-reduce", 17)]
+# A cost, gradient and J'J, and whether derivatives are differences: once a step.
+GRAM = [("all-reduce", 14)]
+QR = [("all-gather", 8 * 14)]
+# The sums of a loop that runs where derivatives are not finite, and one product of all
+# columns, with which the cost of a robust fit travels.
+AUTO = [("all-reduce", 10), ("all-reduce", 16)]
+ROBUST = [*AUTO[:1], ("all-reduce", 17)]
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ def test_lanes_and_single_fits_agree_on_who_has_converged():
     def problem(start):
         return curve_problem(decay, T, Y, start)
 
-    solver = TRF(linear_solver="gram", trials=1)
+    solver = TRF(linear_solver="gram")
     batch = jaxfit.solve_batch(jax.vmap(problem)(starts), solver)
     for i, start in enumerate(starts):
         one = jaxfit.solve(problem(start), solver)

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxfit import TRF
 from jaxfit._trf.bounds import Bounds
-from jaxfit._trf.linearisation import Triangle
+from jaxfit._trf.triangle import Triangle
 
 
 M, N = 8, 3

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxfit import Gram
-from jaxfit._batch.elimination import inverse_of, solve_shifted
 from jaxfit._solve.covariance import covariance
+from jaxfit._trf.elimination import inverse_of, solve_shifted
 
 
 LANES = 5

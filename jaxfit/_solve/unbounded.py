@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from .._basics.types import Scalar, Vector
-from .bounds import Bounds
+from .._trf.bounds import Bounds
 
 
 class Bijection(eqx.Module):

@@ -1,23 +1,24 @@
-"""Small symmetric systems by elimination, written out as arithmetic on lanes.
+"""Small symmetric systems by elimination, written out as arithmetic.
 
 A matrix of n x n is an array of shape (n, n, lanes): each entry is a vector over the
 lanes, so that every operation below is one vectorised instruction after another and no
-library is called. Positive semidefinite matrices need no pivoting for stability. A
-pivot that does not stand out of its rounding noise belongs to a column that depends on
-those before it: its unknown is set to 0 and left out, which gives a basic solution of
-the consistent system.
+library is called. Of one fit, without an axis of lanes, each entry is a scalar.
+Positive semidefinite matrices need no pivoting for stability. A pivot that does not
+stand out of its rounding noise belongs to a column that depends on those before it: its
+unknown is set to 0 and left out, which gives a basic solution of the consistent system.
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from .._trf.algebra import diagonal, total
+from .._basics.packing import stack_scalars
+from .algebra import diagonal, total
 
 
-Lane = Float[Array, " l"]
-Vectors = Float[Array, "n l"]
-Matrices = Float[Array, "n n l"]
+Lane = Float[Array, "..."]
+Vectors = Float[Array, "n ..."]
+Matrices = Float[Array, "n n ..."]
 
 
 # Up to so many unknowns the operations are written out; beyond, they are loops over
@@ -49,16 +50,20 @@ def solve_shifted(b: Matrices, g: Vectors, alpha: Lane) -> tuple[Vectors, Lane, 
             x[i] = x[i] - rows[j][i] * x[j]
     z = _forward_written(rows, x)
     slope = total([z[j] * z[j] * pivots[j] for j in range(n)])
-    return jnp.stack(x), -slope, _count(jnp.stack(kept))
+    return (
+        stack_scalars(x, g.dtype),
+        -slope,
+        total([one.astype(jnp.int32) for one in kept]),
+    )
 
 
-def _count(sound: Bool[Array, "n l"]) -> Int[Array, " l"]:
+def _count(sound: Bool[Array, "n ..."]) -> Int[Array, "..."]:
     return jnp.sum(sound, axis=0, dtype=jnp.int32)
 
 
 def inverse_of(
-    gram: Matrices, fixed: Bool[Array, "n l"] | None
-) -> tuple[list[Lane], Bool[Array, "n l"]]:
+    gram: Matrices, fixed: Bool[Array, "n ..."] | None
+) -> tuple[list[Lane], Bool[Array, "n ..."]]:
     """(J'J)^-1 as its lower half row by row, and which parameters have none.
 
     Entries of fixed parameters are 0. J is scaled to unit columns first, and with
@@ -84,7 +89,7 @@ def _reciprocal(pivot: Lane, size: Lane, n: int) -> tuple[Lane, Array]:
     return jnp.where(sound, 1 / jnp.where(sound, pivot, 1), 0), sound
 
 
-def _factor(b: Matrices) -> tuple[Matrices, Vectors, Bool[Array, "n l"]]:
+def _factor(b: Matrices) -> tuple[Matrices, Vectors, Bool[Array, "n ..."]]:
     """L below its unit diagonal, 1 / D, and which pivots are sound.
 
     For a pivot that is not sound 1 / D is 0, and so is the column of L below it.
