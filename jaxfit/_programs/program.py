@@ -102,6 +102,16 @@ class Program:
             seconds = compiled.compile(key, leaves)
         return functools.partial(compiled, leaves), seconds
 
+    def like(self, *args: Any) -> Compiled:
+        """The program of arguments like these, compiled, to be called with the leaves.
+
+        For a loop whose arguments are alike each time: finding it takes some 0.1 ms.
+        """
+        compiled, key, leaves = self._find(args)
+        if compiled.is_new and key is not None:
+            compiled.compile(key, leaves)
+        return compiled
+
     def _find(self, args: tuple) -> tuple[Compiled, "_Key | None", list]:
         """The program, its key among those that are kept (None: none), the leaves."""
         static: dict[int, Any] = {}

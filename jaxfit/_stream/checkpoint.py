@@ -23,7 +23,7 @@ import numpy as np
 from .._basics.checks import positive_int
 
 
-FORMAT = 1
+FORMAT = 2
 _DESCRIPTION, _NAMES = "description", "names"
 
 

@@ -147,9 +147,7 @@ class Drive:
 
     def arrays(self) -> Arrays:
         """All of this as arrays by name."""
-        found: Arrays = {
-            "counters": np.array([self.ahead, self.passes, self.of.workers])
-        }
+        found: Arrays = {"counters": np.array([self.ahead, self.passes])}
         found |= _named("state", self.state)
         if self.current is not None:
             found |= _named("current", self.current)
@@ -164,14 +162,12 @@ class Drive:
             found["partial point"] = np.asarray(point)
             found["partial others"] = np.asarray(others)
             found["partial done"] = np.array(done)
-            for i, part in enumerate(sums):
-                found |= _named(f"partial sums {i}", part)
+            found |= _named("partial sums", sums)
         return found
 
     def restore(self, found: Arrays) -> None:
         """Continue from `arrays` of an equal fit."""
-        self.ahead, self.passes, workers = (int(i) for i in found["counters"])
-        self.of = self.of._replace(workers=workers)
+        self.ahead, self.passes = (int(i) for i in found["counters"])
         self.state = _unnamed("state", self.state, found)
         blank = self.of.blank
         if "current 0" in found:
@@ -185,12 +181,9 @@ class Drive:
         if "partial done" in found:
             others = jnp.asarray(found["partial others"])
             like = Sums(blank, jnp.zeros(len(others), others.dtype))
-            done = [int(i) for i in found["partial done"]]
-            sums = [
-                _unnamed(f"partial sums {i}", like, found) for i in range(len(done))
-            ]
+            sums = _unnamed("partial sums", like, found)
             point = jnp.asarray(found["partial point"])
-            self.partial = Partial(point, others, sums, done)
+            self.partial = Partial(point, others, sums, int(found["partial done"]))
 
 
 def _named(name: str, tree: Any) -> Arrays:

@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import ArrayLike, PyTree
+from jaxtyping import Array, ArrayLike, PyTree
 
 from .._basics.checks import one_of, positive_int
 from .._basics.machine import cores
@@ -20,12 +20,12 @@ from .._problem.curve import Curve
 from .._problem.problem import Problem
 from .._problem.sharded import objective_of
 from .._problem.traced import why_not_rowwise
-from .._programs.abstract import abstract
+from .._programs.abstract import abstract, told_by_shapes
 from .._programs.fork import check_process
 from .._solve.solution import Solution
 from .._solve.solve import solution_of
 from .._solve.solver import TRF
-from .blocks import Block, NanPolicy, Reading
+from .blocks import NanPolicy, Reading
 from .checkpoint import Checkpoint, CheckpointFile
 from .drive import Drive
 from .info import FitInfo
@@ -106,18 +106,17 @@ def fit_stream(
         Curve(Function(model, "model")), p0, None, bounds=bounds, loss=loss,
         f_scale=f_scale,
     )  # fmt: skip
-    workers = cores() if jax.default_backend() == "cpu" and solver.mesh is None else 1
+    on_device = jax.default_backend() != "cpu" or solver.mesh is not None
+    workers = 1 if on_device else cores()
     rows = chunk_size
     if isinstance(rows, str):
-        rows = block_rows(num_rows_of(source), workers)
+        rows = block_rows(num_rows_of(source))
     reading = Reading(source, rows, retries, nan_policy)
     first = reading.first()
-    _check_rowwise(problem, solver, first)
     point, _ = ravel_pytree(problem.params)
     data = first.x, first.y, first.sigma, first.used
-    _, blank = abstract(_linearised, problem, solver, point, *data)
-    blank = jax.tree.map(lambda a: jnp.full(a.shape, jnp.nan, a.dtype), blank)
-    of = Pass(problem, solver, blank, reading, workers)
+    blank = told_by_shapes(_blank, problem, solver, point, *data)
+    of = Pass(problem, solver, blank, reading, workers, on_device)
 
     drive, file, resumed = Drive(of, problem.bounds, point), None, False
     if checkpoint is not None:
@@ -201,15 +200,24 @@ def _solver(solver: TRF) -> TRF:
     )
 
 
-def _check_rowwise(problem: Problem, solver: TRF, first: Block) -> None:
-    whole = with_data(problem, first.x, first.y, first.sigma, first.used)
+def _blank(
+    problem: Problem, solver: TRF, point: Array, x: Any, y: Any, sigma: Any, used: Any
+) -> Any:
+    """A linearisation of NaN everywhere.
 
+    **Raises:** `ValueError` for a model that does not treat rows one by one.
+    """
+    _check_rowwise(with_data(problem, x, y, sigma, used), point, solver)
+    _, blank = abstract(_linearised, problem, solver, point, x, y, sigma, used)
+    return jax.tree.map(lambda a: jnp.full(a.shape, jnp.nan, a.dtype), blank)
+
+
+def _check_rowwise(whole: Problem, point: Array, solver: TRF) -> None:
     def reason(whole, point):
         reasons.append(why_not_rowwise(whole, point, solver))
         return 0
 
     reasons: list[str | None] = []
-    point, _ = ravel_pytree(problem.params)
     abstract(reason, whole, point)
     if reasons[0] is not None:
         raise ValueError(
@@ -247,7 +255,7 @@ class _Watch:
             cost, step = float(drive.costs[0][1]), float(drive.state.step_norm)
             self._bar.set_postfix_str(f"cost {cost:.6e}, step {step:.1e}", False)
         if drive.partial is not None:
-            self._bar.n = sum(drive.partial.done)
+            self._bar.n = drive.partial.done
         self._bar.refresh()
 
     def close(self) -> None:

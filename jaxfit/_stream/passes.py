@@ -1,11 +1,13 @@
 """One pass over streamed data: the linearisation at a point, and the cost at others.
 
-Statistics of data add, so a pass is a sum over blocks. On a CPU every core has a worker
-with a sum of its own, to which it adds its share of the blocks in order (block i is
-worker i mod W's): the result does not depend on who was faster. One thread reads ahead.
+Statistics of data add, so a pass is a sum over blocks. One thread reads ahead, and on a
+CPU each core has a worker that takes the next block and makes its statistics. They are
+added in the order of the blocks: the result depends neither on who was faster nor on
+how many there are.
 """
 
 import contextlib
+import dataclasses
 import queue
 import threading
 from collections.abc import Callable
@@ -28,19 +30,19 @@ from .blocks import Block, Reading
 
 
 class Sums(NamedTuple):
-    """What a worker has added up."""
+    """What blocks of data say."""
 
     lin: Any
     costs: Array  # (k,) at the other points
 
 
 class Partial(NamedTuple):
-    """A pass on its way: where it evaluates, and the workers' sums of `done` blocks."""
+    """A pass on its way: where it evaluates, the sums of the first `done` blocks."""
 
     point: Array  # (n,) where to linearise
     others: Array  # (k, n) where to evaluate the cost
-    sums: list[Sums]
-    done: list[int]
+    sums: Sums
+    done: int
 
 
 class InterruptedPass(Exception):
@@ -51,7 +53,8 @@ class InterruptedPass(Exception):
         self.partial = partial
 
 
-class Pass(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Pass:
     """What all passes of a fit have in common."""
 
     problem: Problem  # without data
@@ -59,11 +62,15 @@ class Pass(NamedTuple):
     blank: Any  # a linearisation's structure
     reading: Reading
     workers: int
+    # Whether blocks go to a device with memory of its own, or to several devices.
+    on_device: bool = False
+    # Programs of this fit, by what blocks are like.
+    programs: dict[Any, Callable] = dataclasses.field(default_factory=dict)
 
     def begin(self, point: Array, others: Array) -> Partial:
-        lin = jax.tree.map(jnp.zeros_like, self.blank)
-        zero = Sums(lin, jnp.zeros(len(others), point.dtype))
-        return Partial(point, others, [zero] * self.workers, [0] * self.workers)
+        lin = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), self.blank)
+        none = np.zeros(len(others), point.dtype)
+        return Partial(point, others, Sums(lin, jnp.asarray(none)), 0)
 
     def run(
         self, partial: Partial, tick: Callable[[Partial], None]
@@ -87,10 +94,35 @@ class Pass(NamedTuple):
         tick(crew.partial)
         if crew.error is not None:
             raise crew.error
-        total, *rest = crew.partial.sums
-        for sums in rest:
-            total = _both(total, sums)
-        return total.lin, np.asarray(total.costs)
+        return crew.partial.sums.lin, np.asarray(crew.partial.sums.costs)
+
+    def fixed(self, point: Array, others: Array) -> list[Any]:
+        """The leaves of what is the same for all blocks of a pass."""
+        return jax.tree.leaves((self.problem, self.solver, point, others))
+
+    def summed(self, partial: Partial, fixed: list[Any], block: Block) -> Sums:
+        """What a block says, given the `fixed` leaves; on a device not yet maybe."""
+        data = block.x, block.y, block.sigma, block.used
+        leaves, form = jax.tree.flatten(data)
+        _, others, _, _ = partial
+        key = len(others), form, *(leaf.dtype for leaf in leaves)
+        call = self.programs.get(key)
+        if call is None:
+            # A worker for each core: XLA's own parallelism would be in their way.
+            sums = _summed if self.on_device else _summed_on_a_thread
+            call = sums.like(self.problem, self.solver, partial.point, others, *data)
+            self.programs[key] = call
+        if self.on_device:
+            leaves = jax.device_put(leaves)
+        return call([*fixed, *leaves])
+
+    def added(self, a: Sums, b: Sums) -> Sums:
+        """The sums of both."""
+        key = "added", len(a.costs)
+        call = self.programs.get(key)
+        if call is None:
+            call = self.programs[key] = _added.like(a, b)
+        return call(jax.tree.leaves((a, b)))
 
 
 class _Crew:
@@ -102,13 +134,14 @@ class _Crew:
         self._stopping, self._all_done = threading.Event(), threading.Event()
         self._lock = threading.Lock()
         self._left = of.workers
-        self._queues: list[queue.Queue] = [queue.Queue(1) for _ in range(of.workers)]
+        self._blocks: queue.Queue[Block | None] = queue.Queue(of.workers)
+        # Sums of blocks whose predecessors are still worked on, by number.
+        self._early: dict[int, Sums] = {}
         # Settings of JAX belong to a thread: the others take over those of this one.
         self._wide = bool(jax.config.read("jax_enable_x64"))
-        jobs = [(self._read,), *((self._work, i) for i in range(of.workers))]
         self._threads = [
-            threading.Thread(target=self._guarded, args=job, daemon=True)
-            for job in jobs
+            threading.Thread(target=self._guarded, args=(job,), daemon=True)
+            for job in (self._read, *[self._work] * of.workers)
         ]
 
     def start(self) -> None:
@@ -124,10 +157,10 @@ class _Crew:
             if thread.ident is not None:
                 thread.join()
 
-    def _guarded(self, job: Callable, *args: Any) -> None:
+    def _guarded(self, job: Callable) -> None:
         try:
             with own_settings(), jax.enable_x64(self._wide):
-                job(*args)
+                job()
         except BaseException as err:
             with self._lock:
                 self.error = self.error or err
@@ -135,48 +168,40 @@ class _Crew:
             self._all_done.set()
 
     def _read(self) -> None:
-        workers = self.of.workers
-        done = self.partial.done
-        begin = min(i + workers * count for i, count in enumerate(done))
-        for block in self.of.reading.blocks(begin):
-            i = block.number % workers
-            if block.number >= i + workers * done[i] and not self._put(i, block):
+        for block in self.of.reading.blocks(self.partial.done):
+            if not self._put(block):
                 return
-        for i in range(workers):
-            self._put(i, None)
+        for _ in range(self.of.workers):
+            self._put(None)
 
-    def _put(self, i: int, block: Block | None) -> bool:
+    def _put(self, block: Block | None) -> bool:
         while not self._stopping.is_set():
             with contextlib.suppress(queue.Full):
-                self._queues[i].put(block, timeout=0.05)
+                self._blocks.put(block, timeout=0.05)
                 return True
         return False
 
-    def _work(self, i: int) -> None:
-        of, (point, others, sums, done) = self.of, self.partial
-        add = _add_on_a_thread if of.workers > 1 else _add
-        mine, count = sums[i], done[i]
-        fixed = of.problem, of.solver, point, others
+    def _get(self) -> Block | None:
+        while not self._stopping.is_set():
+            with contextlib.suppress(queue.Empty):
+                return self._blocks.get(timeout=0.05)
+        return None
+
+    def _work(self) -> None:
+        of, partial = self.of, self.partial
+        fixed = of.fixed(partial.point, partial.others)
         # Where a device has memory of its own, the next block goes there while this
         # one is worked on.
-        ahead = 0 if of.workers > 1 else 1
+        ahead = 1 if of.on_device else 0
         begun: list[tuple[Block, Sums]] = []
-        block = self._get(i)
+        block = self._get()
         while block is not None or (begun and not self._stopping.is_set()):
             if block is not None:
-                data = jax.device_put((block.x, block.y, block.sigma, block.used))
-                mine = add(mine, *fixed, *data)
-                begun.append((block, mine))
+                begun.append((block, of.summed(partial, fixed, block)))
             while len(begun) > (0 if block is None else ahead):
-                of_block, sums = begun.pop(0)
-                # A model may hide a bad number: its derivatives seldom do.
-                odd = sums.lin.differenced > 0
-                if odd or not np.isfinite(sums.lin.cost):
-                    of.reading.check_again(of_block)
-                count += 1
-                self._publish(i, jax.block_until_ready(sums), count)
+                self._add(*begun.pop(0))
             if block is not None:
-                block = self._get(i)
+                block = self._get()
         if self._stopping.is_set():
             return
         with self._lock:
@@ -184,22 +209,22 @@ class _Crew:
             if self._left == 0:
                 self._all_done.set()
 
-    def _get(self, i: int) -> Block | None:
-        while not self._stopping.is_set():
-            with contextlib.suppress(queue.Empty):
-                return self._queues[i].get(timeout=0.05)
-        return None
-
-    def _publish(self, i: int, sums: Sums, count: int) -> None:
+    def _add(self, block: Block, sums: Sums) -> None:
+        """Add the sums of a block, and of those that waited for it."""
+        odd = np.asarray(sums.lin.differenced) > 0
+        # A model may hide a bad number: its derivatives seldom do.
+        if odd or not np.isfinite(np.asarray(sums.lin.cost)):
+            self.of.reading.check_again(block)
         with self._lock:
-            point, others, all_sums, done = self.partial
-            all_sums = [*all_sums[:i], sums, *all_sums[i + 1 :]]
-            done = [*done[:i], count, *done[i + 1 :]]
-            self.partial = Partial(point, others, all_sums, done)
+            self._early[block.number] = sums
+            point, others, total, done = self.partial
+            while done in self._early:
+                total = self.of.added(total, self._early.pop(done))
+                done += 1
+            self.partial = Partial(point, others, total, done)
 
 
-def _added(
-    sums: Sums,
+def _summed_rows(
     problem: Problem,
     solver: TRF,
     point: Array,
@@ -209,21 +234,22 @@ def _added(
     sigma: Array | None,
     used: Array | None,
 ) -> Sums:
-    """The sums with those of a block."""
+    """The sums of a block."""
     objective = objective_of(with_data(problem, x, y, sigma, used), point, solver)
     lin = objective.linearise(point).summary()
     costs = [objective.cost(other) for other in others]
-    return Sums(sums.lin + lin, sums.costs + jnp.array(costs, sums.costs.dtype))
+    return Sums(lin, jnp.array(costs, point.dtype))
 
 
-_add = program(_added)
-# A worker for each core: XLA's own parallelism within a block would be in their way.
-_add_on_a_thread = program(_added, compiler_options=ON_A_THREAD)
+_summed = program(_summed_rows)
+_summed_on_a_thread = program(_summed_rows, compiler_options=ON_A_THREAD)
 
 
 @program
-def _both(a: Sums, b: Sums) -> Sums:
-    return Sums(a.lin + b.lin, a.costs + b.costs)
+def _added(a: Sums, b: Sums) -> Sums:
+    # In the structure of the parts: what they know of their rounding is told on.
+    lin = jax.tree.unflatten(jax.tree.structure(b.lin), jax.tree.leaves(a.lin + b.lin))
+    return Sums(lin, a.costs + b.costs)
 
 
 def with_data(problem: Problem, x: Any, y: Any, sigma: Any, used: Any) -> Problem:

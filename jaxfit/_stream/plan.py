@@ -23,6 +23,9 @@ _SMALL = 2**18
 # (0.2 ms) does not count, few enough that all blocks in flight take some 20 MB.
 _BLOCK = 2**18
 _BLOCK_ON_ACCELERATOR = 2**22
+# Of few rows each core is to have some blocks, none so short that it takes less time
+# than what it costs besides.
+_SHARES, _LEAST_SHARE = 16, 2**14
 _SMALLEST_BLOCK = 1024
 
 
@@ -119,7 +122,7 @@ def _streamed(
             raise ValueError(
                 f"`chunk_size` must be 'auto' or a number, got {chunk_size!r}."
             )
-        rows = block_rows(m, workers)
+        rows = block_rows(m)
         while rows > _SMALLEST_BLOCK and _peak(n, rows * numbers, dtype, 0.9) > limit:
             rows //= 2
     else:
@@ -149,14 +152,20 @@ def _compiling(n: int) -> float:
     return 0.25 + 0.025 * n
 
 
-def block_rows(num_rows: int | None, workers: int) -> int:
-    """The rows of a block: equal shares for all workers, none of them too long."""
-    most = _BLOCK if jax.default_backend() == "cpu" else _BLOCK_ON_ACCELERATOR
+def block_rows(num_rows: int | None) -> int:
+    """The rows of a block: equal shares, none of them too long.
+
+    Independent of the number of workers, and so are the sums over the blocks.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    most = _BLOCK if on_cpu else _BLOCK_ON_ACCELERATOR
     if num_rows is None:
         return most // 2
-    turns = max(1, round(num_rows / (workers * most)))
-    share = -(-num_rows // (workers * turns))
+    fitting = most
+    if on_cpu:
+        fitting = min(most, max(_LEAST_SHARE, num_rows // _SHARES))
+    share = -(-num_rows // max(1, round(num_rows / fitting)))
     # Of long blocks the parts that fit a cache are to be equal (see
-    # `_problem.objective`).
-    step = 4096 if share > 2**15 else 64
+    # `_problem.chunks`).
+    step = 1024 if share > 2**15 else 64
     return min(most + most // 2, -(-share // step) * step)

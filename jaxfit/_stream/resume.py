@@ -80,9 +80,7 @@ def restore(drive: Drive, found: Arrays) -> None:
     chunks.bytes_before = num_bytes
     # Blocks that were inspected but not added yet are inspected again.
     if "partial done" in found and not found["counters"][1]:
-        done, workers = found["partial done"], len(found["partial done"])
-        added = min(i + workers * int(count) for i, count in enumerate(done))
-        inspected = min(inspected, added)
+        inspected = min(inspected, int(found["partial done"]))
     reading.inspected = inspected
     reading.bad = {int(i): int(n) for i, n in found["bad rows"] if i < inspected}
     reading.masked = {int(i): int(n) for i, n in found["masked rows"]}
@@ -113,22 +111,16 @@ def _check_arrays(drive: Drive, found: Arrays) -> None:
         wanted["cost points"] = (count, n), x.dtype
     if "partial done" in found:
         others = len(np.atleast_1d(found.get("partial others", 0)))
-        workers = len(np.atleast_1d(found["partial done"]))
         wanted |= _forms({"partial point": x})
         wanted["partial others"] = (others, n), x.dtype
-        wanted["partial done"] = (workers,), np.dtype(np.int64)
-        for i in range(workers):
-            sums = {f"partial sums {i} {j}": leaf for j, leaf in enumerate(blank)}
-            wanted |= _forms(sums)
-            wanted[f"partial sums {i} {len(blank)}"] = (others,), x.dtype
+        wanted["partial done"] = (), np.dtype(np.int64)
+        wanted |= _forms({f"partial sums {i}": leaf for i, leaf in enumerate(blank)})
+        wanted[f"partial sums {len(blank)}"] = (others,), x.dtype
     wrong = sorted(found.keys() ^ wanted.keys()) or [
         name for name, form in wanted.items() if not _is_of(form, found[name])
     ]
-    if not wrong:
-        _, _, workers = found["counters"]
-        done = found.get("partial done", np.zeros(workers if workers > 0 else 1, int))
-        if workers != len(done) or (done < 0).any():
-            wrong = ["counters"]
+    if not wrong and found.get("partial done", 0) < 0:
+        wrong = ["partial done"]
     if wrong:
         name = wrong[0]
         got = "missing"

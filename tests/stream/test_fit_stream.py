@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -33,6 +34,7 @@ from streams import (
 
 import jaxfit
 from jaxfit import TRF, Status
+from jaxfit._stream.passes import Pass
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,16 +82,37 @@ def test_any_lengths_and_order_of_chunks(reference):
         same_path(found.solution, reference)
 
 
-@pytest.mark.parametrize("workers", [1, 3, 5])
-def test_any_number_of_workers(reference, monkeypatch, workers):
+def test_any_number_of_workers_finds_the_same_bits(reference, monkeypatch):
     """Four blocks, so that of five workers one has nothing to do."""
-    monkeypatch.setattr("jaxfit._stream.fit_stream.cores", lambda: workers)
     source = jaxfit.ArraySource(T, Y_ODD, SIGMA)
-    found = stream(source, **HARD)
-    agree(found.solution, reference)
-    same_path(found.solution, reference)
-    same_bits(found, stream(source, **HARD))
-    assert found.info["workers"] == workers
+    found = []
+    for workers in (1, 3, 5):
+        monkeypatch.setattr(
+            "jaxfit._stream.fit_stream.cores", lambda workers=workers: workers
+        )
+        found.append(stream(source, **HARD))
+        assert found[-1].info["workers"] == workers
+        same_bits(found[-1], found[0])
+    agree(found[0].solution, reference)
+    same_path(found[0].solution, reference)
+
+
+def test_a_block_that_is_late_is_still_added_in_its_turn(monkeypatch):
+    """The first blocks of a pass end after all others."""
+    monkeypatch.setattr("jaxfit._stream.fit_stream.cores", lambda: 3)
+    source = jaxfit.ArraySource(T, Y_ODD, SIGMA)
+    expected = stream(source, **HARD)
+    summed, late = Pass.summed, []
+
+    def slow(self, partial, fixed, block):
+        if block.number < 2:
+            late.append(block.number)
+            time.sleep(0.03 * (2 - block.number))
+        return summed(self, partial, fixed, block)
+
+    monkeypatch.setattr(Pass, "summed", slow)
+    same_bits(stream(source, **HARD), expected)
+    assert late
 
 
 @pytest.mark.smoke
