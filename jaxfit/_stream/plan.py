@@ -20,7 +20,7 @@ Strategy = Literal["in_memory", "chunked", "streamed"]
 # Problems of fewer numbers than this are not cut in blocks (see `_problem.objective`).
 _SMALL = 2**18
 # Rows of a block where nobody chose: enough that what a block costs besides its rows
-# (0.2 ms) does not count, few enough that all blocks in flight take some 20 MB.
+# (0.1 ms) does not count, few enough that all blocks in flight take some 20 MB.
 _BLOCK = 2**18
 _BLOCK_ON_ACCELERATOR = 2**22
 # Of few rows each core is to have some blocks, none so short that it takes less time
