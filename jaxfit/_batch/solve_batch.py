@@ -71,8 +71,7 @@ def solve_batch(
         problems of equal structure, which are stacked.
     - `solver`: a [`jaxfit.TRF`][]; the default if None. With `linear_solver` "auto" or
         "gram" and up to 12 parameters a lane works by arithmetic on J'J alone; else
-        by the kernel's step under `jax.vmap`. A lane tries one radius a step, so
-        `trials` counts in the latter only, and `history` is refused.
+        by the kernel's step under `jax.vmap`. `history` is refused.
     - `in_axes`: as of `jax.vmap`: 0, or a prefix of the PyTree `problems` with None for
         what all problems share, such as x.
     - `covariance`: whether to keep (J'J)^-1 of every fit.

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from .._basics.once import only_where
 from .._basics.types import Scalar, Vector
 from .._functions.differences import DifferenceJacobian
 from .._programs.primitives import calls_host
@@ -221,22 +222,14 @@ class Objective(eqx.Module):
 def _repaired_rows(
     jt: Array, x: Vector, r: Array, length: Vector, objective: Objective
 ) -> Array:
-    """The rows of J' with differences where they are not finite, all rows at once.
+    """The rows of J' with differences where they are not finite, all rows at once."""
 
-    A loop of one turn where that is needed, for `cond` would become a `select`.
-    """
-
-    def turn(carry):
-        _, x, jt = carry
-
-        def fn(x):
-            return objective.residuals(x)
-
-        new = repaired(fn, x, r, jt, length, objective.bounds)
-        return jnp.zeros_like(carry[0]), jt[:, 0], new
+    def new(one):
+        x_here = x * one
+        return repaired(objective.residuals, x_here, r, jt, length, objective.bounds)
 
     wanted = jnp.any(~jnp.isfinite(jt) & jnp.isfinite(r))
-    return jax.lax.while_loop(lambda carry: carry[0], turn, (wanted, x, jt))[-1]
+    return only_where(wanted, new, jt)
 
 
 @_repaired_rows.def_jvp

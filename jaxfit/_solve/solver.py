@@ -45,8 +45,8 @@ class TRF(Method, Evaluation):
         what SciPy calls gtol, in units of cost per parameter. None never does.
     - `max_steps`: outer steps after which to give up.
     - `max_nfev`: evaluations of the residual after which to give up; None never does.
-    - `trials`: radii tried on one linearisation before the next one, with more than
-        eight parameters or without a matrix. With fewer each trial is linearised.
+    - `trials`: radii tried on one linearisation before a step counts as over. With more
+        than eight parameters, or without a matrix, they are tried by the cost alone.
     - `x_scale`: "jac" scales each parameter by its largest column norm so far, or since
         the fit began anew; an array (of n numbers, or one) gives their characteristic
         sizes.

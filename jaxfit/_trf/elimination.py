@@ -84,7 +84,7 @@ def inverse_of(
 
 
 def _reciprocal(pivot: Lane, size: Lane, n: int) -> tuple[Lane, Array]:
-    """1 / pivot, or 0 where it is not sound (as in `_small.cholesky`), and whether."""
+    """1 / pivot, or 0 where it is not sound (as in `algebra.cholesky`), and whether."""
     sound = pivot > 10 * n * float(jnp.finfo(pivot.dtype).eps) * size
     return jnp.where(sound, 1 / jnp.where(sound, pivot, 1), 0), sound
 

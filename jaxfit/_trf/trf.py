@@ -225,7 +225,7 @@ def visit(data: Data, fit: Fit) -> Any:
         lin: Any = data.linearise(x)  # a `Triangle`
         return lin.as_products()
 
-    def by_products(x):
+    def by_products(x):  # a function: JAX cannot hash a method of data
         return data.products(x)
 
     if axes_of(fit.trial):
