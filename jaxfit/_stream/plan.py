@@ -91,13 +91,15 @@ def plan(
         )
     on_cpu = jax.default_backend() == "cpu"
     # Numbers a row: the data, the Jacobian, and what the compiler keeps between them.
-    jacobian = 3 * n if n <= UNROLL else 11 * n
-    whole = _peak(n, m * (width - 1 + jacobian), size, 0.65)
-    # The data are there while it is compiled, residuals and cost after that.
-    working = max(_compiling(n), 1.5 * m * size.itemsize / 1e9)
+    jacobian = 4 * n if n <= UNROLL else 15 * n
+    compiling = 0.075 + 0.01 * min(n, UNROLL)
+    whole = _peak(compiling, m * (width - 1 + jacobian), size, 0.65)
+    # The data are there while it is compiled; a block takes less than that.
+    data = m * width * size.itemsize / 1e9
+    passes = 1 if n <= UNROLL else 2
     ways = {
-        "in_memory": Plan("in_memory", None, whole, 2),
-        "chunked": Plan("chunked", None, m * width * size.itemsize / 1e9 + working, 2),
+        "in_memory": Plan("in_memory", None, whole, passes),
+        "chunked": Plan("chunked", None, data + compiling, passes),
     }
     if strategy == "auto":
         small = not on_cpu or m * (n + 2) <= _SMALL
@@ -117,39 +119,40 @@ def _streamed(
     workers = cores() if jax.default_backend() == "cpu" else 1
     # A block is read, waits, and is worked on; some is freed and not yet given back.
     numbers = 9 * width * workers
+    compiling = 0.15 + 0.025 * n  # several programs, some of them at a time
+
+    def peak_of(rows: int) -> float:
+        return _peak(compiling, rows * numbers, dtype, 0.9)
+
     if isinstance(chunk_size, str):
         if chunk_size != "auto":
             raise ValueError(
                 f"`chunk_size` must be 'auto' or a number, got {chunk_size!r}."
             )
         rows = block_rows(m)
-        while rows > _SMALLEST_BLOCK and _peak(n, rows * numbers, dtype, 0.9) > limit:
+        while rows > _SMALLEST_BLOCK and peak_of(rows) > limit:
             rows //= 2
     else:
         rows = positive_int("chunk_size", chunk_size)
-    peak = _peak(n, rows * numbers, dtype, 0.9)
+    peak = peak_of(rows)
     if peak > limit:
         raise ValueError(
             f"`memory_limit` of {limit:.3g} GB is too small: a fit streamed in chunks "
-            f"of {rows} rows takes {peak:.3g} GB, {_compiling(n):.2g} GB of it to "
+            f"of {rows} rows takes {peak:.3g} GB, {compiling:.2g} GB of it to "
             "compile."
         )
     return Plan("streamed", rows, peak, 1)
 
 
-def _peak(n: int, numbers: float | int, dtype: np.dtype, kept: float) -> float:
-    """Of a fit of n parameters that holds so many numbers besides.
+def _peak(
+    compiling: float, numbers: float | int, dtype: np.dtype, kept: float
+) -> float:
+    """Of a fit that holds so many numbers besides, in gigabytes.
 
-    Of what compiling took the share `kept` is not given back by then.
+    Of what `compiling` took the share `kept` is not given back by then.
     """
-    compiling = _compiling(n)
     working = float(numbers) * dtype.itemsize / 1e9
     return max(compiling, kept * compiling + working)
-
-
-def _compiling(n: int) -> float:
-    """What compiling a fit of n parameters takes."""
-    return 0.25 + 0.025 * n
 
 
 def block_rows(num_rows: int | None) -> int:
