@@ -8,10 +8,10 @@ import time
 import numpy as np
 import pytest
 
-from jaxfit._trf.algebra import UNROLL
 from jaxfit import MemoryProfiler, Plan, plan
 from jaxfit._basics.machine import cores, device_peak_gb, free_gb, peak_gb, resident_gb
 from jaxfit._stream.plan import block_rows
+from jaxfit._trf.algebra import UNROLL
 
 
 @pytest.fixture(autouse=True)
