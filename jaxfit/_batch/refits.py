@@ -16,6 +16,7 @@ from .._basics.checks import is_concrete
 from .._basics.machine import cores
 from .._basics.trees import as_rows, joined, take
 from .._problem.placement import all_on_auto_axes
+from .._programs.by_work import ByWork
 from .._programs.program import program
 from .._programs.slices import ON_A_THREAD, Slices, run
 from .._solve.solver import TRF
@@ -45,10 +46,10 @@ def refits(
         most = min(most, _MOST)
     turns = -(-n // (workers * most))
     size = min(n, max(-(-n // (workers * turns)), min(_LEAST, most)))
-    how = n, size, lanes, mesh
+    how = size, lanes, mesh
     if not threads:
-        return _in_turn(make, solver, how)
-    return _on_threads(make, solver, how, workers)
+        return _in_turn(make, solver, n, how)
+    return _on_threads(make, solver, n, how, workers, _on_a_thread.of(n * numbers))
 
 
 def _is_alone(make) -> bool:
@@ -61,9 +62,9 @@ def _is_alone(make) -> bool:
     )
 
 
-def _fits(make, solver, first, how):
-    """A slice from number `first` on."""
-    n, size, lanes, mesh = how
+def _fits(make, solver, first, n, how):
+    """A slice from number `first` on, of n in all."""
+    size, lanes, mesh = how
     which = first + jnp.arange(size, dtype=jnp.int32)
     stack = Stack.by(make, which, [True])
     count = jnp.minimum(n - first, size).astype(jnp.int32)
@@ -71,35 +72,35 @@ def _fits(make, solver, first, how):
     return as_rows(found.params), found.status, found.cost
 
 
-@program(static=(2,))
-def _in_turn(make, solver, how):
-    n, size = how[:2]
+@program(static=(2, 3))
+def _in_turn(make, solver, n, how):
+    size = how[0]
 
     @all_on_auto_axes
     def slices(make, solver):
         firsts = jnp.arange(0, n, size, dtype=jnp.int32)
-        return jax.lax.map(lambda first: _fits(make, solver, first, how), firsts)
+        return jax.lax.map(lambda first: _fits(make, solver, first, n, how), firsts)
 
     found = slices(make, solver)
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:n], found)
 
 
-_on_a_thread = program(_fits, static=(3,), compiler_options=ON_A_THREAD)
+_on_a_thread = ByWork(_fits, static=(4,), compiler_options=ON_A_THREAD)
 
 
-def _on_threads(make, solver, how, workers):
-    n, size = how[:2]
+def _on_threads(make, solver, n, how, workers, fits):
+    size = how[0]
     parts: dict[int, Any] = {}
     double = any(leaf.dtype == np.float64 for leaf in jax.tree.leaves(make))
     dtype = np.dtype(np.float64 if double else np.float32)
 
     def arguments(begin: int, end: int) -> tuple:
-        return make, solver, begin, how
+        return make, solver, begin, n, how
 
     def put(begin: int, end: int, found: Any) -> None:
         parts[begin] = found
 
-    if not run(_on_a_thread, Slices(n, size, workers), dtype, arguments, put).whole:
+    if not run(fits, Slices(n, size, workers), dtype, arguments, put).whole:
         raise KeyboardInterrupt
     found = joined([parts[begin] for begin in range(0, n, size)])
     return jax.tree.map(jnp.asarray, take(found, slice(n)))

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
+from .._basics.checks import is_concrete
 from .._problem.problem import Problem, curve_problem
 from .._problem.sharded import objective_of
 from .._programs.fetched import Programs
@@ -81,19 +83,23 @@ def problem_of(model: ScipyModel, loss: NamedLoss | ScipyLoss, given: Given) -> 
         mask = real if mask is None else mask & real
     bounds = None
     if given.limits is not None:
-        bounds = tuple(jnp.asarray(side)[free] for side in given.limits)
-    start = jnp.asarray(given.start)
+        bounds = tuple(_picked(side, free) for side in given.limits)
     return curve_problem(
         model,
-        Inputs(given.x, start),
+        Inputs(given.x, jnp.asarray(given.start)),
         given.y,
-        start[free],
+        _picked(given.start, free),
         sigma=given.sigma,
         mask=mask,
         bounds=bounds,
         loss=loss.name if isinstance(loss, NamedLoss) else loss,
         f_scale=given.f_scale,
     )
+
+
+def _picked(a: Any, which: np.ndarray) -> Array:
+    """Some elements; of numbers that are known without a program of its own."""
+    return jnp.asarray(np.asarray(a)[which]) if is_concrete(a) else a[which]
 
 
 @Programs

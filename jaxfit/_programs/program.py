@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.core import Tracer
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr, get_opaque_trace_state
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from .budget import taken
@@ -123,12 +123,14 @@ class Program:
         if inner is None:
             args = tuple(map(_current, args))
         leaves, treedef = tree_flatten(args)
-        wide, traced = jax.config.read("jax_enable_x64"), _is_traced(leaves)
+        wide = jax.config.read("jax_enable_x64")
+        traced = _is_within_a_trace() or _is_traced(leaves)
         statics = (*static.values(),)
         key = _Key((self, treedef, statics, _shapes(leaves), wide, traced))
         if inner is None:
             return self._kept(key, treedef, static, traced), key, leaves
-        new = functools.partial(Compiled, self._fn, treedef, static, self._options)
+        options = {k: v for k, v in self._options.items() if k != "compiler_options"}
+        new = functools.partial(Compiled, self._fn, treedef, static, options)
         found = inner[key] = inner.get(key) or new()
         found.forms[0] = treedef
         return found, None, leaves
@@ -141,10 +143,10 @@ class Program:
         One that is traced is a part of the user's, which JAX gives no options.
         """
         check_process()
-        options = self._options
+        options = dict(self._options)
+        own = options.pop("compiler_options", {})
         if not traced and jax.default_backend() == "cpu":
-            own = _OPTIONS | options.get("compiler_options", {})
-            options = {**options, "compiler_options": own}
+            options["compiler_options"] = _OPTIONS | own
         new = functools.partial(Compiled, self._fn, treedef, static, options)
         found = STORE.get(key, new)
         # JAX may trace again, for arrays elsewhere, and an equal function of before may
@@ -166,7 +168,7 @@ class Bound:
 
     def ready(self, given: Any) -> tuple[Callable[[], Any], float]:
         """As `Program.ready` of the fixed arguments and one more."""
-        if _TRACE.parts is not None:
+        if _TRACE.parts is not None or _is_within_a_trace():
             return self._program.ready(*self._fixed, given)
         leaves, form = tree_flatten(given)
         kind = form, _shapes(leaves), jax.config.read("jax_enable_x64")
@@ -260,6 +262,23 @@ def _current(thing: Any) -> Any:
     """
     current = getattr(type(thing), "current", None)
     return thing if current is None else current(thing)
+
+
+def _outside() -> Any:
+    """JAX's state where nothing is traced: that of a thread which has just begun."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(get_opaque_trace_state()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+_OUTSIDE = _outside()
+
+
+def _is_within_a_trace() -> bool:
+    """Whether something is traced, though not perhaps what a program is given."""
+    return get_opaque_trace_state() != _OUTSIDE
 
 
 def _is_traced(leaves: list) -> bool:

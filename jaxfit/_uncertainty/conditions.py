@@ -23,7 +23,7 @@ def converged(
     solution: Solution,
     needs_dof: bool = False,
     way_out: str = "fix parameters, or give more data.",
-) -> Bool[Array, ""]:
+) -> Bool[Array | np.ndarray, ""]:
     """Whether `what` can be told of a solution, to be used where it is traced.
 
     **Raises:** `TypeError` or `ValueError` where the two are no problem and a solution
@@ -33,9 +33,6 @@ def converged(
     """
     instead = f"take jax.vmap of jaxfit.{what}, or one fit of it."
     check_pair(what, problem, solution, instead)
-    ok = solution.success
-    if needs_dof:
-        ok &= solution.dof > 0
     if is_concrete((solution.counts, solution.num_rows, solution.active_mask)):
         status, dof = status_of(solution), dof_of(solution)
         if status <= 0:
@@ -49,7 +46,8 @@ def converged(
                 f"jaxfit.{what} needs more data than free parameters, and here dof is "
                 f"{dof}: {way_out}"
             )
-    return ok
+        return np.array(True)
+    return solution.success & (solution.dof > 0) if needs_dof else solution.success
 
 
 def check_pair(what: str, problem: Any, solution: Any, instead: str) -> None:
@@ -97,6 +95,12 @@ def dof_of(solution: Solution) -> int:
         leaves = jax.tree.leaves(solution.active_mask)
         held = sum(int(np.count_nonzero(np.asarray(leaf))) for leaf in leaves)
     return int(np.asarray(solution.num_rows)) - solution.num_params + held
+
+
+def rows_of(solution: Solution) -> float:
+    """The number of residuals, infinite where it is not known yet."""
+    known = is_concrete(solution.num_rows)
+    return float(np.asarray(solution.num_rows)) if known else np.inf
 
 
 def same_params(name: str, params: Any, like: Any) -> None:

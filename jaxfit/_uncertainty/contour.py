@@ -16,13 +16,13 @@ from jaxtyping import Array, Float, Int
 from .._basics.checks import is_concrete, one_of, positive_int
 from .._basics.names import indices_of, names_of
 from .._problem.problem import Problem
-from .._programs.program import program
+from .._programs.by_work import ByWork
 from .._solve.covariance import directions
 from .._solve.noise import CostNoise
 from .._solve.solution import Solution
 from .._solve.solver import TRF
-from .conditions import KNOWN, converged
-from .crossings import Ends, Rays, Side
+from .conditions import KNOWN, converged, rows_of
+from .crossings import Rays, Side
 from .distributions import check_levels, reach
 from .plots import plot_contour
 from .profile import LEVELS, ends_of, quiet, variance_at
@@ -81,7 +81,8 @@ def contour(
         raise ValueError(f"`params` must be two, got {[known[i] for i in which]}.")
     points = positive_int("points", points)
     i, j = which
-    ends, block, estimate = _region(
+    work = len(given) * points * rows_of(solution)
+    edge, side, block, estimate = _region.of(work)(
         problem, quiet(solver), solution, ok, (i, j), given, points, noise
     )
     if is_concrete(block) and not np.isfinite(np.asarray(block)).all():
@@ -89,11 +90,8 @@ def contour(
             f"{known[i]} and {known[j]} have no joint region: one of them is fixed or "
             "not determined by the data."
         )
-    edge = ends.params[:, (i, j)].reshape(len(given), points, 2)
-    side = ends.side.reshape(len(given), points)
-    bad = (side == Side.FAILED) | (side == Side.LOWER_MINIMUM) | (side == Side.OPEN)
     return Contour(
-        points=jnp.where((bad | ~ok)[..., None], jnp.nan, edge),
+        points=edge,
         side=side,
         estimate=estimate,
         levels=given,
@@ -101,8 +99,7 @@ def contour(
     )
 
 
-@program(static=(4, 5, 6, 7))
-def _region(
+def _edge(
     problem: Problem,
     solver: TRF,
     solution: Solution,
@@ -111,8 +108,11 @@ def _region(
     levels: tuple[float, ...],
     points: int,
     noise: CostNoise,
-) -> tuple[Ends, Array, Array]:
-    """The edge of each level's region along its rays."""
+) -> tuple[Array, Array, Array, Array]:
+    """The edge of each level's region along its rays, and how each of them ended.
+
+    With the linear model's edge, and the estimate.
+    """
     x = ravel_pytree(solution.params)[0]
     variance = variance_at(problem, solution, noise, solver)
     variance = jnp.where(ok & (variance > 0), variance, jnp.nan)
@@ -135,4 +135,11 @@ def _region(
         jnp.broadcast_to(far[:, None], shape).reshape(-1),
     )
     ends = ends_of(problem, solver, x, solution.cost, variance, rays)
-    return ends, edge, x[two]
+    found = ends.params[:, two].reshape(*shape, 2)
+    side = ends.side.reshape(shape)
+    bad = (side == Side.FAILED) | (side == Side.LOWER_MINIMUM) | (side == Side.OPEN)
+    found = jnp.where((bad | ~ok)[..., None], jnp.nan, found)
+    return found, side, edge, x[two]
+
+
+_region = ByWork(_edge, static=(4, 5, 6, 7))

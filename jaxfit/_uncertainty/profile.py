@@ -24,12 +24,12 @@ from .._basics.types import Scalar, Vector
 from .._problem.placement import on_auto_axes
 from .._problem.problem import Problem
 from .._problem.sharded import objective_of
-from .._programs.program import program
+from .._programs.by_work import ByWork
 from .._solve.covariance import directions
 from .._solve.noise import CostNoise
 from .._solve.solution import Solution
 from .._solve.solver import TRF
-from .conditions import KNOWN, converged
+from .conditions import KNOWN, converged, rows_of
 from .crossings import Ends, Rays, Side, crossings
 from .distributions import check_levels, reach
 from .plots import plot_profile
@@ -150,29 +150,19 @@ def profile(
     known = names_of(problem.params, names)
     which, given = indices_of(params, known), check_levels(levels)
     solver = quiet(solver)
-    ends, reached, estimate, errors = _intervals(
+    work = 2 * len(which) * len(given) * rows_of(solution)
+    values, sides, points, reached, estimate, errors = _intervals.of(work)(
         problem, solver, solution, ok, which, given, noise
     )
-    shape = (2, len(which), len(given))
-    side = ends.side.reshape(shape)
-    found = ends.params.reshape(*shape, -1)
-    values = found[:, np.arange(len(which)), :, list(which)].swapaxes(0, 1)
-    lost = jnp.array([-jnp.inf, jnp.inf], values.dtype)[:, None, None]
-    values = jnp.where(side == Side.OPEN, lost, values)
-    if problem.lower is not None and problem.upper is not None:
-        limits = jnp.stack([problem.lower, problem.upper])[:, list(which), None]
-        values = jnp.where(side == Side.BOUND, limits, values)
-    bad = (side == Side.FAILED) | (side == Side.LOWER_MINIMUM) | ~ok
-    values = jnp.where(bad, jnp.nan, values)
     return Profile(
         estimate=estimate,
         errors=errors,
         lower=values[0],
         upper=values[1],
-        lower_side=side[0],
-        upper_side=side[1],
-        lower_params=found[0],
-        upper_params=found[1],
+        lower_side=sides[0],
+        upper_side=sides[1],
+        lower_params=points[0],
+        upper_params=points[1],
         reach=reached,
         levels=given,
         names=tuple(known[i] for i in which),
@@ -214,8 +204,7 @@ def ends_of(
     return crossings(objective, problem.bounds, solver, x, cost, variance, rays)
 
 
-@program(static=(4, 5, 6))
-def _intervals(
+def _limits(
     problem: Problem,
     solver: TRF,
     solution: Solution,
@@ -223,8 +212,11 @@ def _intervals(
     which: tuple[int, ...],
     levels: tuple[float, ...],
     noise: CostNoise,
-) -> tuple[Ends, Array, Array, Array]:
-    """The ends of both sides of each parameter at each level."""
+) -> tuple[Any, Any, Any, Array, Array, Array]:
+    """The limits of each parameter at each level: value, side and all parameters.
+
+    Each of these is a pair, of the lower and of the upper side.
+    """
     x = ravel_pytree(solution.params)[0]
     variance = variance_at(problem, solution, noise, solver)
     variance = jnp.where(ok & (variance > 0), variance, jnp.nan)
@@ -245,7 +237,21 @@ def _intervals(
         lanes(far),
     )
     ends = ends_of(problem, solver, x, solution.cost, variance, rays)
-    return ends, far, x[jnp.array(which)], errors
+    side, found = ends.side.reshape(shape), ends.params.reshape(*shape, -1)
+    each = np.arange(len(which))
+    values = found[:, each, :, list(which)].swapaxes(0, 1)
+    lost = jnp.inf * signs[:, None, None]
+    values = jnp.where(side == Side.OPEN, lost, values)
+    if problem.lower is not None and problem.upper is not None:
+        limits = jnp.stack([problem.lower, problem.upper])[:, list(which), None]
+        values = jnp.where(side == Side.BOUND, limits, values)
+    bad = (side == Side.FAILED) | (side == Side.LOWER_MINIMUM) | ~ok
+    values = jnp.where(bad, jnp.nan, values)
+    estimate = x[jnp.array(which)]
+    return tuple(values), tuple(side), tuple(found), far, estimate, errors
+
+
+_intervals = ByWork(_limits, static=(4, 5, 6))
 
 
 def _towards(problem: Problem, solution: Solution, x: Vector, i, variance):

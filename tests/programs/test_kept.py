@@ -354,3 +354,27 @@ def test_threads_do_so_while_programs_are_given_up():
 @pytest.mark.slow
 def test_eight_threads_and_200_fits_of_different_models():
     in_threads(200, 8, 1)
+
+
+@pytest.mark.parametrize(
+    "within",
+    [
+        lambda fn: jax.jit(lambda: fn())(),
+        lambda fn: jax.vmap(lambda _: fn())(jnp.zeros(2))[0],
+        lambda fn: jax.jvp(lambda _: fn(), (1.0,), (1.0,))[0],
+        lambda fn: jax.lax.map(lambda _: fn(), jnp.zeros(2))[0],
+    ],
+    ids=["jit", "vmap", "jvp", "map"],
+)
+def test_what_is_known_within_a_trace_of_the_user(within):
+    """JAX takes options for the outermost program only, whatever is given to others."""
+    x = jnp.linspace(0, 3, 20)
+    y, start = 2 * jnp.exp(-x), jnp.array([1.0, 2.0])
+    problem = jaxfit.curve_problem(lambda x, p: p[0] * jnp.exp(-p[1] * x), x, y, start)
+
+    def fit():
+        return jaxfit.solve(problem).params
+
+    alone = fit()
+    np.testing.assert_allclose(within(fit), alone, rtol=1e-12)
+    np.testing.assert_allclose(fit(), alone, rtol=0)
