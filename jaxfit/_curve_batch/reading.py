@@ -26,22 +26,32 @@ class Measured(NamedTuple):
     shape: tuple[int, ...]
     rows_last: bool
     dtype: np.dtype
+    kept: np.dtype  # of numbers that are made here: that of the last fits
 
 
 def read_measured(
-    xdata: Any, ydata: Any, sigma: Any, mask: Any, shared_x: bool | None, dtype: Any
+    xdata: Any,
+    ydata: Any,
+    sigma: Any,
+    mask: Any,
+    shared_x: bool | None,
+    dtype: Any,
+    polish: bool = False,
 ) -> Measured:
     """Check the shapes of the data and what all fits share of their values.
+
+    With `polish` the fits are made once more in double precision, of the same numbers.
 
     **Raises:** `ValueError` or `TypeError` naming the argument.
     """
     dtype = _dtype(dtype, ydata)
+    kept = np.dtype(np.float64) if polish else dtype
     (xdata, x_counts), (ydata, y_counts), (sigma, sigma_counts) = map(
         unmasked, (xdata, ydata, sigma)
     )
     if _is_ragged(ydata):
         counts = x_counts, y_counts, sigma_counts
-        xdata, ydata, sigma, mask = _padded(xdata, ydata, sigma, mask, counts, dtype)
+        xdata, ydata, sigma, mask = _padded(xdata, ydata, sigma, mask, counts, kept)
         x_counts = y_counts = sigma_counts = None
     y = _numbers(ydata, "ydata")
     if y.ndim == 0 or y.size == 0:
@@ -64,7 +74,7 @@ def read_measured(
             mask = _both(mask, Part(some, part.per_fit))
     sigma = _read_sigma(sigma, y.shape, mask)
     flat = Part(y.reshape(-1, m), True)
-    return Measured(x, flat, sigma, mask, shape, rows_last, dtype)
+    return Measured(x, flat, sigma, mask, shape, rows_last, dtype, kept)
 
 
 def _dtype(dtype: Any, ydata: Any) -> np.dtype:

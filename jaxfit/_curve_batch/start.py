@@ -46,7 +46,7 @@ def read_batch_start(
     **Raises:** `ValueError` or `TypeError` naming the argument.
     """
     signature = signature_of(f)
-    dtype, shape = measured.dtype, measured.shape
+    kept, shape = measured.kept, measured.shape
     neighbours = isinstance(p0, str) and p0 == "neighbours"
     values, what = (start, "start") if neighbours else (p0, "p0")
     values = with_own_estimate(values, f, functools.partial(_counting, measured))
@@ -66,18 +66,18 @@ def read_batch_start(
                 "The model names no parameters, so that their number is unknown: give "
                 f"`{what}` as numbers."
             )
-        begin = Part(np.ones(n, dtype), False)
+        begin = Part(np.ones(n, kept), False)
     else:
-        values = real_array(values, what, dtype)
+        values = real_array(values, what, kept)
         n = values.shape[-1] if values.ndim else 1
         signature.check_count(n, what)
-        begin = read_shaped(values, what, shape, n, dtype)
+        begin = read_shaped(values, what, shape, n, kept)
     names = signature.label(n)
     begin = Part(begin.value.copy(), begin.per_fit)
     held = held_by(fixed, begin.value, names)
     if held.all():
         raise ValueError("`fixed` leaves no parameter free: there is nothing to fit.")
-    limits = _read_limits(bounds, shape, n, names, dtype)
+    limits = _read_limits(bounds, shape, n, names, kept)
     if limits is not None and clip:
         begin = _clipped(begin, limits)
     shared = limits is not None and not (limits[0].per_fit or limits[1].per_fit)
@@ -105,7 +105,7 @@ def read_batch_start(
         shape=shape,
         rows_last=measured.rows_last,
         omit=False,
-        dtype=dtype,
+        dtype=measured.dtype,
         f_scale=1.0,
     )
     return names, free, data, Way(neighbours, auto)
@@ -136,7 +136,7 @@ def guess(model: ScipyModel, loss: NamedLoss | ScipyLoss, data: BatchData) -> Ba
     start[free] = best
     if data.start.per_fit:
         return data.starting(start)
-    return dataclasses.replace(data, start=Part(start.astype(data.dtype), False))
+    return dataclasses.replace(data, start=Part(start, False))
 
 
 def _mean(data: Any) -> tuple[Any, np.ndarray]:

@@ -140,7 +140,7 @@ def curve_fit_batch(
         if dtype is not None and np.dtype(dtype) != np.float32:
             raise ValueError("`polish` is for fits in float32: leave `dtype` out.")
         dtype = np.float32
-    measured = read_measured(xdata, ydata, sigma, mask, shared_x, dtype)
+    measured = read_measured(xdata, ydata, sigma, mask, shared_x, dtype, polish)
     names, free, data, way = read_batch_start(
         f, measured, p0, start, bounds, fixed, clip_p0
     )

@@ -46,7 +46,7 @@ def is_paddable(
     """
     leaves, treedef = jax.tree.flatten((fn, inputs, params))
     shapes = tuple((np.shape(a), getattr(a, "dtype", type(a))) for a in leaves)
-    key = treedef, shapes, num_rows, jax.config.read("jax_enable_x64")
+    key = treedef, shapes, num_rows, ndim, jax.config.read("jax_enable_x64")
 
     def proven() -> bool:
         # Data that fill their bucket may yet be predicted from at other lengths.

@@ -56,6 +56,29 @@ def test_a_polish_ends_in_double_precision(plain):
     assert (result.nfev > single.nfev).all()  # those of both passes
 
 
+def test_a_polish_is_of_the_numbers_that_were_given():
+    """A tenth is another number in single precision, and so are most data."""
+    result = fit(p0=[2.0, 0.1], fixed=[False, True], polish=True)
+    same = fit(p0=[2.0, 0.1], fixed=[False, True])
+    assert (result.popt[..., 1] == 0.1).all()
+    close(result.popt, same.popt, 1e-8)
+    # An active bound, which rounds to a smaller number.
+    above = float(np.nextafter(np.float32(3.3), np.float32(4))) - 1e-8
+    bounds = [[above, -np.inf], [np.inf, np.inf]]
+    result = fit(p0=[4.0, 1.0], bounds=bounds, polish=True)
+    assert result.success.all() and (result.active_mask[..., 0] == -1).all()
+    assert (result.popt[..., 0] >= above).all()
+    close(result.popt[..., 0], above, 1e-12)
+    # Fits of unequal lengths are padded; of a thousand single precision sees 6e-5.
+    ragged = [1000 + row[: M - i % 3] for i, row in enumerate(Y[0])]
+    lists = {"xdata": [X[: len(row)] for row in ragged], "ydata": ragged}
+
+    def raised(x, a, b):
+        return 1000 + decay(x, a, b)
+
+    close(fit(raised, **lists, polish=True).popt, fit(raised, **lists).popt, 1e-7)
+
+
 def test_a_polish_begins_where_single_precision_ended():
     """But for what is held, and for fits that came to nothing."""
     data = BatchData(
