@@ -116,9 +116,10 @@ class Triangle(eqx.Module):
         columns = jnp.concatenate([rows(self), rows(other)], axis=1)
         cut = max(self.cut, other.cut)
         differenced = self.differenced + other.differenced
-        return self._of_root(
+        whole = self._of_root(
             self.cost + other.cost, triangle(columns), differenced, cut
         )
+        return whole.with_noise(max(self.noise, other.noise))
 
     @staticmethod
     def joined(parts: "Triangle") -> "Triangle":

@@ -73,3 +73,12 @@ def test_a_fit_has_the_digits_of_reflections(spread):
     condition = np.linalg.cond(np.exp(-np.outer(x, rates)))
     error = np.max(np.abs(np.asarray(fit.params) / truth - 1))
     assert error < 1e-14 * max(condition, 100)
+
+
+def test_a_sum_is_no_more_exact_than_its_parts():
+    """What is known of the rounding of columns is told on."""
+    part, *_ = both(*rows())
+    noisy = part.with_noise(1e-6)
+    for whole in (part + noisy, noisy + part, noisy + noisy):
+        assert whole.noise == 1e-6
+    assert (part + part).noise == 0
