@@ -18,7 +18,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Int
 
 from .._basics.checks import positive_int
-from .._basics.precision import in_own_settings
+from .._basics.precision import in_full_products, in_own_settings
 from .._basics.trees import padded, take, unravel_as
 from .._basics.varying import axes_of, varying
 from .._problem.problem import Problem
@@ -190,6 +190,7 @@ def _differentiable(stack, solver, count, lanes, mesh, covariance):
 
 @_differentiable.def_jvp
 @in_own_settings
+@in_full_products
 def _batch_jvp(primals, tangents):
     stack, solver, *_ = primals
     found = _differentiable(*primals)

@@ -19,6 +19,7 @@ from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, get_opaque_trace_state
 from jax.tree_util import tree_flatten, tree_unflatten
 
+from .._basics.precision import full_products
 from .budget import taken
 from .fork import check_process
 from .kept import STORE
@@ -240,7 +241,8 @@ def _tracing() -> Iterator[None]:
     if before is None:
         _TRACE.parts = {}
     try:
-        yield
+        with full_products():
+            yield
     finally:
         _TRACE.parts = before
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
+from .._basics.precision import in_full_products
 from .._basics.types import Matrix, Vector
 from .._programs.program import program
 from .._trf.linearisation import Dense
@@ -131,6 +132,7 @@ def inverse(gram: Matrix, known: Matrix) -> Matrix:
 
 
 @inverse.defjvp
+@in_full_products
 def _inverse_jvp(primals, tangents):
     gram, known = primals
     out = inverse(gram, known)

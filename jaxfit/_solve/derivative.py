@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .._basics.precision import in_own_settings
+from .._basics.precision import in_full_products, in_own_settings
 from .._basics.types import Flag, Matrix, Scalar, Vector
 from .._basics.varying import alike
 from .._problem.derivatives import forbids_forward
@@ -54,6 +54,7 @@ def minimise(
 
 @minimise.def_jvp
 @in_own_settings
+@in_full_products
 def _minimise_jvp(primals, tangents):
     objective, bounds, start, solver = primals
     t_objective, t_bounds, _, _ = tangents
@@ -90,6 +91,7 @@ def settled(
 
 @settled.def_jvp
 @in_own_settings
+@in_full_products
 def _settled_jvp(primals, tangents):
     objective, bounds, x, ok, solver = primals
     t_objective, t_bounds, *_ = tangents
