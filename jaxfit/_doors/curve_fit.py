@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .._basics.precision import precision
+from .._basics.tracing import at_once
 from .._curve.fit import fitted, with_guess
 from .._curve.outcome import result_of
 from .._curve.result import CurveFitResult
@@ -157,6 +158,7 @@ class CurveFit:
         self.options = read
         self.signature = by_identity(signature_of, self.model)
 
+    @at_once
     def __call__(
         self,
         xdata: Any,

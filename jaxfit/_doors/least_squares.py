@@ -10,6 +10,7 @@ import numpy as np
 from .._basics.masked import read_mask
 from .._basics.precision import precision
 from .._basics.status import Status
+from .._basics.tracing import at_once
 from .._curve.nonfinite import Spot, beside, first_in_rows, with_params
 from .._programs.capture import interned
 from .._programs.fork import check_process
@@ -27,6 +28,7 @@ from .residual import residual_of
 from .residual_fit import Given, ResidualFit, fitted, rescaled
 
 
+@at_once
 def least_squares(
     fun: Callable,
     x0: Any,

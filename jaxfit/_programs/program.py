@@ -16,10 +16,11 @@ from typing import Any
 import jax
 import numpy as np
 from jax.core import Tracer
-from jax.extend.core import ClosedJaxpr, Jaxpr, get_opaque_trace_state
+from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from .._basics.precision import full_products
+from .._basics.tracing import is_within_a_trace
 from .budget import taken
 from .fork import check_process
 from .kept import STORE
@@ -125,7 +126,7 @@ class Program:
             args = tuple(map(_current, args))
         leaves, treedef = tree_flatten(args)
         wide = jax.config.read("jax_enable_x64")
-        traced = _is_within_a_trace() or _is_traced(leaves)
+        traced = is_within_a_trace() or _is_traced(leaves)
         statics = (*static.values(),)
         key = _Key((self, treedef, statics, _shapes(leaves), wide, traced))
         if inner is None:
@@ -169,7 +170,7 @@ class Bound:
 
     def ready(self, given: Any) -> tuple[Callable[[], Any], float]:
         """As `Program.ready` of the fixed arguments and one more."""
-        if _TRACE.parts is not None or _is_within_a_trace():
+        if _TRACE.parts is not None or is_within_a_trace():
             return self._program.ready(*self._fixed, given)
         leaves, form = tree_flatten(given)
         kind = form, _shapes(leaves), jax.config.read("jax_enable_x64")
@@ -264,23 +265,6 @@ def _current(thing: Any) -> Any:
     """
     current = getattr(type(thing), "current", None)
     return thing if current is None else current(thing)
-
-
-def _outside() -> Any:
-    """JAX's state where nothing is traced: that of a thread which has just begun."""
-    found = []
-    thread = threading.Thread(target=lambda: found.append(get_opaque_trace_state()))
-    thread.start()
-    thread.join()
-    return found[0]
-
-
-_OUTSIDE = _outside()
-
-
-def _is_within_a_trace() -> bool:
-    """Whether something is traced, though not perhaps what a program is given."""
-    return get_opaque_trace_state() != _OUTSIDE
 
 
 def _is_traced(leaves: list) -> bool:
