@@ -55,10 +55,12 @@ def test_lanes_of_equal_problems_are_all_of_use(plain_fits):
     assert 0 < plain_fits.lane_efficiency < 1
 
 
-@pytest.mark.bits
 def test_under_jit(plain_fits):
+    """But for rounding: XLA is told nothing of how to compile the user's programs."""
     fit = jax.jit(functools.partial(solve_batch, lanes=LANES))
-    equal(fit(plain(), SOLVER), plain_fits, efficiency=True)
+    batch = fit(plain(), SOLVER)
+    alike(batch, plain_fits, rtol=1e-12)
+    assert batch.lane_efficiency == plain_fits.lane_efficiency
 
 
 @pytest.mark.bits

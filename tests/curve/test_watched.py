@@ -68,19 +68,22 @@ def test_nothing_is_printed_unless_asked():
     assert text()[1] == text(verbose=0)[1] == ""
 
 
-@pytest.mark.bits
 @pytest.mark.parametrize(
     "options",
     [{"bounds": BOUNDS, "sigma": SIGMA}, {"nan_policy": "omit", "loss": "huber"}],
     ids=["bounded", "masked and robust"],
 )
 def test_a_watched_fit_is_the_same_fit(options):
+    """But for rounding: its steps are programs of their own."""
     y = with_holes()[1] if "nan_policy" in options else Y
     seen = []
     watched = curve_fit(decay, X, y, callback=seen.append, **options)
     unwatched = curve_fit(decay, X, y, **options)
-    for name in ("popt", "pcov", "cost", "nfev", "njev", "nit", "status", "optimality"):
+    for name in ("nfev", "njev", "nit", "status"):
         np.testing.assert_array_equal(getattr(watched, name), getattr(unwatched, name))
+    for name in ("popt", "pcov", "cost"):
+        close(getattr(watched, name), getattr(unwatched, name), 1e-11)
+    close(watched.optimality, unwatched.optimality, 0, 1e-10)
     assert len(seen) == watched.nit
     close(seen[-1], watched.popt, 1e-12)
 
