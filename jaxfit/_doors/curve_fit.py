@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from .._basics.precision import precision
-from .._basics.tracing import at_once
 from .._curve.fit import fitted, with_guess
 from .._curve.outcome import result_of
 from .._curve.result import CurveFitResult
@@ -24,6 +23,7 @@ from .._functions.expected import refuse_foreign
 from .._functions.signature import signature_of
 from .._programs.capture import by_identity
 from .._programs.fork import check_process
+from .._programs.tracing import at_once
 from .._scipy.data import Data, fit_dtype, read_data
 from .._scipy.host import hosted_loss, model_and_jacobian, table_columns
 from .._scipy.leastsq_options import CALL_ONLY, read_options

@@ -10,10 +10,10 @@ import numpy as np
 from .._basics.masked import read_mask
 from .._basics.precision import precision
 from .._basics.status import Status
-from .._basics.tracing import at_once
 from .._curve.nonfinite import Spot, beside, first_in_rows, with_params
 from .._programs.capture import interned
 from .._programs.fork import check_process
+from .._programs.tracing import at_once
 from .._scipy.bounds import check_feasible, read_bounds
 from .._scipy.data import fit_dtype, real_array
 from .._scipy.differences import read_differences

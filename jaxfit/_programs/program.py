@@ -20,10 +20,10 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from .._basics.precision import full_products
-from .._basics.tracing import is_within_a_trace
 from .budget import taken
 from .fork import check_process
 from .kept import STORE
+from .tracing import is_within_a_trace
 
 
 # A fit is a hundred kernels and more. XLA's older emitters compile them in half of the
