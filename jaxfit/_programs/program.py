@@ -86,7 +86,10 @@ class Program:
 
     def __init__(self, fn: Callable, static: tuple[int, ...], options: dict[str, Any]):
         functools.update_wrapper(self, fn)
-        self._fn, self._static, self._options = fn, static, options
+        self._fn, self._static = fn, static
+        # JAX takes those of the compiler for the outermost program only.
+        self._of_compiler = options.pop("compiler_options", {})
+        self._options = options
 
     def __call__(self, *args: Any) -> Any:
         compiled, key, leaves = self._find(args)
@@ -131,8 +134,7 @@ class Program:
         key = _Key((self, treedef, statics, _shapes(leaves), wide, traced))
         if inner is None:
             return self._kept(key, treedef, static, traced), key, leaves
-        options = {k: v for k, v in self._options.items() if k != "compiler_options"}
-        new = functools.partial(Compiled, self._fn, treedef, static, options)
+        new = functools.partial(Compiled, self._fn, treedef, static, self._options)
         found = inner[key] = inner.get(key) or new()
         found.forms[0] = treedef
         return found, None, leaves
@@ -145,10 +147,9 @@ class Program:
         One that is traced is a part of the user's, which JAX gives no options.
         """
         check_process()
-        options = dict(self._options)
-        own = options.pop("compiler_options", {})
+        options = self._options
         if not traced and jax.default_backend() == "cpu":
-            options["compiler_options"] = _OPTIONS | own
+            options = {**options, "compiler_options": _OPTIONS | self._of_compiler}
         new = functools.partial(Compiled, self._fn, treedef, static, options)
         found = STORE.get(key, new)
         # JAX may trace again, for arrays elsewhere, and an equal function of before may

@@ -33,10 +33,9 @@ def test_each_is_one_program_for_all_sizes():
 
 @pytest.mark.skipif(not CPU, reason="options of XLA for CPUs")
 def test_only_little_work_is_left_unoptimised():
-    assert PROGRAMS._quick._options["compiler_options"] == {
-        "xla_backend_optimization_level": 0
-    }
-    assert PROGRAMS._careful._options["compiler_options"] == {}
+    unoptimised = {"xla_backend_optimization_level": 0}
+    assert PROGRAMS._quick._of_compiler == unoptimised
+    assert PROGRAMS._careful._of_compiler == {}
 
 
 @pytest.mark.parametrize("numbers", [50, 10**9])
